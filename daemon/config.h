@@ -1,0 +1,129 @@
+/* config.h: carzerod.yaml, checked once, then read-only.
+ *
+ * Every program of the node loads the same file and gets the same struct.  Errors name
+ * file:line: key: what is wrong, and the nearest known key when one is unknown.
+ */
+#ifndef CARZEROD_DAEMON_CONFIG_H
+#define CARZEROD_DAEMON_CONFIG_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/str.h"
+
+#define CONFIG_BYTES_MAX (256 * 1024)
+#define CONFIG_LISTEN_MAX 8
+#define CONFIG_PEERS_MAX 64
+#define CONFIG_ROUTES_MAX 64
+#define CONFIG_ROUTE_TO_MAX 16
+#define CONFIG_ACCESS_MAX 128
+#define CONFIG_NETWORKS_MAX 16
+#define CONFIG_DEFAULT_PATH "/etc/carzerod/carzerod.yaml"
+
+enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
+enum recipe { RECIPE_WINDOW, RECIPE_MIMIC };
+enum precision { PRECISION_F32 }; /* bf16 and int8 come with their kernels */
+enum gate_policy { GATE_TAGS, GATE_OFF }; /* a content vote gets its own value when it exists */
+enum other_storage { OTHER_ASIDE, OTHER_REFUSE }; /* storage classes that we do not analyse */
+
+struct network { /* CIDR; IPv4 as ::ffff:0:0/96 */
+	struct in6_addr address;
+	unsigned bits;           /* of the 128 */
+};
+
+struct listen_address {
+	char host[64];           /* numeric; "" = every address */
+	uint16_t port;
+};
+
+struct access_rule { /* who may send: calling AE title ("*" any) from these networks (none = any) */
+	char calling_ae[AE_TITLE_MAX];
+	struct network from[CONFIG_NETWORKS_MAX];
+	size_t n_from;
+};
+
+struct peer { /* whom we may send to */
+	char ae_title[AE_TITLE_MAX];
+	char host[256];
+	uint16_t port;
+	bool tls;                /* parsed; refused until TLS is built (error says so) */
+	enum sr_class sr_classes[SR_CLASS_COUNT]; /* order of preference; default comprehensive, enhanced, comprehensive-3d */
+	size_t n_sr_classes;
+};
+
+struct route {
+	char from[AE_TITLE_MAX]; /* calling AE, or "*" */
+	char to[CONFIG_ROUTE_TO_MAX][AE_TITLE_MAX]; /* a peer, or "sender" */
+	size_t n_to;
+};
+
+struct limits { /* reliability.md 3.3 */
+	unsigned associations;          /* 64 */
+	unsigned associations_per_host; /* 16 */
+	uint32_t pdu_bytes;             /* 131072 */
+	uint64_t object_bytes;          /* 256 MiB */
+	unsigned association_objects;   /* 5000 */
+	unsigned arttim_seconds;        /* "request_seconds" 10: connection to complete A-ASSOCIATE-RQ */
+	unsigned idle_seconds;          /* 60 */
+	unsigned association_seconds;   /* 3600 */
+	unsigned image_side;            /* 16384 */
+	uint64_t image_pixels;          /* 100 million */
+	unsigned image_seconds;         /* 60: wall time of one decode or compose */
+	uint64_t image_memory;          /* 1536 MiB: address space of one decode or compose */
+	unsigned infer_seconds;         /* 120 */
+	unsigned attempts;              /* 3 */
+	uint64_t queue;                 /* 20000 waiting instances: beyond, associations are refused */
+	uint64_t min_free_bytes;        /* "min_free" 1 GiB */
+};
+
+struct config {
+	char ae_title[AE_TITLE_MAX];
+	struct listen_address listen[CONFIG_LISTEN_MAX];
+	size_t n_listen;
+	char *state_dir, *model, *findings; /* paths; relative ones are taken from the file's folder */
+	enum recipe recipe;
+	enum precision precision;
+	unsigned threads;               /* of BLAS in each worker; default: cores / workers */
+	unsigned workers;               /* inference processes; default 1 */
+	int64_t settle_ms, settle_max_ms; /* 2 s, 30 s */
+	enum gate_policy gate;
+	unsigned min_age;               /* years; 18; 0 switches the rule off */
+	bool allow_out_of_domain;       /* score untagged images with a bundle that is not clinical */
+	enum other_storage other_storage;
+	struct access_rule access[CONFIG_ACCESS_MAX];
+	size_t n_access;                /* 0: any calling AE from anywhere (warned at start) */
+	struct peer peers[CONFIG_PEERS_MAX];
+	size_t n_peers;
+	struct route routes[CONFIG_ROUTES_MAX];
+	size_t n_routes;
+	struct limits limits;
+	char manufacturer[65], institution[65], station[17]; /* in reports; defaults "carzerod", "", ae_title */
+	char series_description[65];    /* default "AI CXR results (unverified)" */
+	unsigned series_number;         /* 9001 */
+	enum log_level log_level;
+};
+
+int config_load(const char *path, struct config **ret, struct err *e);
+int config_parse(const char *where, const char *folder, const void *text, size_t n_text,
+		 struct config **ret, struct err *e);
+void config_free(struct config *c); /* NULL allowed */
+
+/* Whether this calling AE may come from this address; *ret_hint (static text) says which setting would accept it. */
+bool config_access(const struct config *c, const char *calling_ae, const struct in6_addr *from,
+		   const char **ret_hint);
+const struct peer *config_peer(const struct config *c, const char *ae_title); /* NULL */
+/* Destinations of a study that came from this AE: fills ret with peers ("sender" resolved through
+ * `peers`, duplicates dropped); a sender that is not in `peers` is counted in *ret_unresolved. */
+size_t config_route(const struct config *c, const char *calling_ae, const struct peer **ret,
+		    size_t max, unsigned *ret_unresolved);
+
+const char *recipe_name(enum recipe r);       /* "window", "mimic" */
+const char *precision_name(enum precision p); /* "f32" */
+const char *sr_class_name(enum sr_class c);   /* "enhanced", "comprehensive", "comprehensive-3d" */
+const char *sr_class_uid(enum sr_class c);
+
+#endif

@@ -1,0 +1,92 @@
+/* scp.h: serves one association on a connected socket, in a process of its own.
+ *
+ * The data set of a C-STORE is streamed, unparsed, into a descriptor that `ops` provides, behind a
+ * preamble of zeroes and a File Meta of our own; it is hashed on the way and its header sniffed.
+ * 0000H is answered only after ops->stored() returned 0000H.  Any doubt is A700 and the sender keeps
+ * its copy.
+ */
+#ifndef CARZEROD_DICOM_SCP_H
+#define CARZEROD_DICOM_SCP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/str.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A-ASSOCIATE-RJ as PS3.8 9.3.4 numbers them. */
+struct scp_reject {
+	uint8_t result, source, reason; /* all zero: accept */
+};
+
+struct scp_policy {
+	const char *ae_title;        /* called AE title that we answer to */
+	uint32_t pdu_bytes;          /* 4096..131072 */
+	uint64_t object_bytes;
+	unsigned objects;            /* per association */
+	unsigned request_seconds, idle_seconds, association_seconds;
+	bool refuse_other_storage;   /* contexts of storage classes that we do not analyse are refused */
+	struct scp_reject refuse_all; /* set: every request is answered with this (draining, disk, limits) */
+};
+
+struct scp_association {
+	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX];
+};
+
+struct scp_object {
+	uint64_t id;                 /* from ops->create */
+	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX], syntax[UID_MAX];
+	uint8_t digest[DIGEST_SIZE]; /* of the data set */
+	uint64_t size;               /* of the data set */
+	bool analysed_class;         /* CR, DX or Secondary Capture: else set aside */
+};
+
+struct scp_ops {
+	/* Request read, before the answer: decides on AE titles and address.  Fills ret to reject. */
+	void (*admit)(void *arg, const struct scp_association *a, struct scp_reject *ret);
+	/* A write-only descriptor (then ours to close) and its id; 0 or a DIMSE status to refuse with. */
+	uint16_t (*create)(void *arg, uint64_t *ret_id, int *ret_fd);
+	/* The object is whole, its file fsynced and closed.  Returns the DIMSE status to answer. */
+	uint16_t (*stored)(void *arg, const struct scp_object *o);
+	/* The object will not come: its file may go. */
+	void (*abandon)(void *arg, uint64_t id);
+};
+
+enum scp_end { SCP_RELEASED, SCP_ABORTED_BY_PEER, SCP_REJECTED, SCP_TIMED_OUT, SCP_PROTOCOL_ERROR, SCP_LIMIT, SCP_CLOSED };
+const char *scp_end_name(enum scp_end end);
+
+struct scp_result {
+	enum scp_end end;
+	unsigned echoes, objects, refused; /* C-ECHOs, C-STOREs answered 0000H, C-STOREs answered otherwise */
+	uint64_t bytes;
+	char detail[160];            /* for one log line: quoted, no patient data */
+};
+
+/* Takes over `sock`.  Runs until the association ends.  `warmed` work (dicom_init, scp_warm_up) is done before. */
+int dicom_scp_serve(int sock, const struct scp_policy *policy, const struct scp_ops *ops, void *arg,
+		    struct scp_result *ret);
+/* Everything in DCMTK that would open files or allocate lazily later. */
+void dicom_scp_warm_up(void);
+
+/* The stored file's reserved private File Meta element (0002,0100)/(0002,0102): length and SHA-256
+ * of the data set, so that a spool file explains itself without the database. */
+#define SPOOLED_PRIVATE_CREATOR "2.25.305828488182831875890203105390285383139"
+struct spooled {
+	char sop_class[UID_MAX], sop_uid[UID_MAX], syntax[UID_MAX], calling_ae[AE_TITLE_MAX];
+	uint64_t size;
+	uint8_t digest[DIGEST_SIZE];
+	uint64_t offset;             /* of the data set in the file */
+};
+/* Reads it back in pure C; -EBADMSG when the file is not one of ours or was not finished. */
+int spooled_read(int fd, struct spooled *ret);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

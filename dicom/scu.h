@@ -1,0 +1,50 @@
+/* scu.h: one association to one peer, to store objects that we made.
+ */
+#ifndef CARZEROD_DICOM_SCU_H
+#define CARZEROD_DICOM_SCU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct dicom_peer {
+	char ae_title[AE_TITLE_MAX], our_ae_title[AE_TITLE_MAX];
+	char host[256];
+	uint16_t port;
+	unsigned connect_seconds, response_seconds;
+};
+
+/* Why an association or a C-STORE failed, sorted by what to do next. */
+enum scu_failure {
+	SCU_OK = 0,
+	SCU_UNREACHABLE,      /* no TCP connection, no answer, connection lost: back off */
+	SCU_REJECTED_TRANSIENT, /* A-ASSOCIATE-RJ result 2: back off */
+	SCU_REJECTED_PERMANENT, /* result 1: our titles are unknown there: people must mend it */
+	SCU_NO_CONTEXT,       /* none of the offered classes accepted */
+	SCU_STATUS,           /* a DIMSE status came: see it */
+};
+
+struct scu; /* an open association */
+
+/* Proposes the given storage classes, each in a context of its own (explicit and implicit VR little
+ * endian).  The text in e is one line for the operator. */
+enum scu_failure dicom_scu_open(const struct dicom_peer *peer, const char *const *classes, size_t n,
+				struct scu **ret, struct err *e);
+/* Whether a class was accepted. */
+int dicom_scu_accepts(const struct scu *s, const char *sop_class);
+/* Stores one Part 10 file held in memory, its data set unchanged but for the transfer syntax. */
+enum scu_failure dicom_scu_store(struct scu *s, const void *file, size_t n, uint16_t *ret_status, struct err *e);
+enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e);
+/* Releases (or aborts, when broken) and frees. NULL allowed. */
+void dicom_scu_close(struct scu *s);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

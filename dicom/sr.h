@@ -1,0 +1,76 @@
+/* sr.h: one study's results as a TID 1500 Structured Report.
+ *
+ * Everything that makes a report different (UIDs, times, texts) comes in through struct sr_report:
+ * the same input gives the same bytes.  Patient and study elements are copied from the source
+ * objects as raw elements, never re-encoded.
+ */
+#ifndef CARZEROD_DICOM_SR_H
+#define CARZEROD_DICOM_SR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sr_code {
+	const char *value, *scheme, *meaning;
+};
+
+enum sr_decision { SR_NONE = 0, SR_ABSENT = 1, SR_UNDETERMINED = 2, SR_PRESENT = 3 };
+
+struct sr_finding {           /* one line of the findings list */
+	const char *id, *name, *prompt;
+	struct sr_code code;
+	bool has_site;
+	struct sr_code site;
+	const char *parameters;   /* further algorithm parameters, one per line, or "" (thresholds, calibration and its origin) */
+};
+
+struct sr_score {
+	float logit;
+	double probability;       /* NAN: uncalibrated, written as a raw score without a decision */
+	enum sr_decision decision;
+};
+
+struct sr_image {
+	const void *file;         /* the stored Part 10 object */
+	size_t file_size;
+	bool analysed;
+	const char *why;          /* when not analysed: reason in plain words */
+	const struct sr_score *scores; /* [n_findings] when analysed */
+	const char *tracking_uid_name; /* unused when NULL */
+};
+
+struct sr_report {
+	const char *sop_class;    /* Enhanced, Comprehensive or Comprehensive 3D SR */
+	const char *sop_uid, *series_uid;
+	const char *predecessor_sop_uid, *predecessor_series_uid; /* "" when this is the first */
+	const char *date, *time, *timezone; /* DA, TM, "+HHMM" of the analysis; timezone "" leaves it out */
+	const char *language;     /* RFC 5646 */
+	const char *manufacturer, *model_name, *serial, *software, *device_uid;
+	const char *station, *ae_title, *institution; /* "" leaves the last one out */
+	const char *series_description;
+	unsigned series_number;
+	const char *weights_sha256, *findings_sha256, *recipe, *precision; /* algorithm parameters */
+	const uint8_t *uid_namespace; /* [16]: tracking UIDs are name-based on image UID and finding id */
+	const char *disclaimer;   /* "AI result, not verified. ..." */
+	const struct sr_finding *findings;
+	size_t n_findings;
+	const struct sr_image *images;
+	size_t n_images;
+};
+
+/* Writes a Part 10 file (explicit VR little endian) to fd, which must be empty; does not fsync.
+ * -EBADMSG with text when a source object cannot be used. */
+int sr_write(const struct sr_report *report, int fd, struct err *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

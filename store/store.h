@@ -1,0 +1,270 @@
+/* store.h: what the node remembers.  Three things have a life of their own: an instance (an image
+ * that somebody sent), a study (what is reported as one), and a delivery (one kind of object on its
+ * way to one destination).  schema.sql's opening comment is the state machine; this header is the
+ * only door to it, and nothing outside store/ may assume SQLite: another engine can stand here.
+ *
+ * Rules for callers
+ *  - One process holds one read-write store.  Readers (carzeroctl) use store_open_reader().
+ *  - Every changing call is one durable transaction of its own, unless it stands between
+ *    store_begin() and store_commit(): then all of them become durable together in store_commit().
+ *    (Group commit: the keeper wraps one turn of its loop.)
+ *  - A claim (instance, study or delivery) counts the attempt before the work and carries a token
+ *    and a lease.  Every call that ends the work takes the claim and fails with -ESTALE when the
+ *    token is no longer the row's: a late worker can change nothing.
+ *  - `now`, `due`, `lease` are wall-clock ms since 1970, given by the caller, never read here.
+ *    Rows are ordered by id, never by time.
+ *  - -EIO, -ENOSPC and every other error from commit leave the transaction rolled back; the caller
+ *    must say no to whoever waits.
+ */
+#ifndef CARZEROD_STORE_STORE_H
+#define CARZEROD_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/str.h"
+
+#define STORE_WHY_MAX 200      /* reason texts: ours, ASCII, no patient data */
+#define STORE_FINDING_MAX 65   /* id of a finding */
+#define STORE_SCORES_MAX 512   /* findings per instance */
+#define STORE_PEER_MAX 46      /* numeric address */
+#define STORE_CLASSES_MAX 3    /* SR classes prepared for one report */
+
+struct store;
+
+int store_open(const char *path, struct store **ret, struct err *e);   /* creates, migrates; newer schema: -ENOTSUP */
+int store_open_reader(const char *path, struct store **ret, struct err *e); /* never writes, never checkpoints */
+void store_close(struct store *s); /* NULL allowed; checkpoints a writer */
+
+int store_begin(struct store *s);
+int store_commit(struct store *s);
+void store_rollback(struct store *s);
+const char *store_error(const struct store *s); /* text of the last failure, for one log line */
+
+/* ---- key/value facts of this installation (site namespace, clean-exit flag) ---- */
+int store_get_setting(struct store *s, const char *key, char *ret, size_t size); /* -ENOENT */
+int store_set_setting(struct store *s, const char *key, const char *value);
+
+/* ---- instances ------------------------------------------------------------------------------ */
+
+enum instance_state {
+	INSTANCE_READY = 0,       /* waits for analysis (also after a retry: see due) */
+	INSTANCE_CLAIMED = 1,
+	INSTANCE_SETTLED = 2,     /* outcome says how */
+	INSTANCE_QUARANTINED = 3, /* three attempts failed; settled for the study's sake */
+	INSTANCE_ASIDE = 4,       /* stored class that we do not analyse: kept, never claimed */
+};
+
+enum instance_outcome {
+	OUTCOME_NONE = 0,
+	OUTCOME_SCORED = 1,
+	OUTCOME_NOT_ANALYSED = 2, /* the gate or the decoder said why: reported with the reason */
+	OUTCOME_FAILED = 3,       /* quarantined: reported with the reason */
+	OUTCOME_SILENT = 4,       /* not analysed and, by rule, not reported (why tells) */
+};
+
+struct instance {
+	int64_t id;
+	int64_t study;            /* row id */
+	uint64_t file;            /* spool id in SPOOL_OBJECTS */
+	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX];
+	char syntax[UID_MAX];     /* transfer syntax of the stored bytes */
+	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX], peer[STORE_PEER_MAX];
+	uint8_t digest[DIGEST_SIZE]; /* SHA-256 of the data set's bytes */
+	uint64_t size;            /* bytes of the data set */
+	int64_t received;
+	unsigned revision;        /* 1, or more for other bytes under the same SOP Instance UID */
+	unsigned repeats;         /* how often the same bytes came again */
+	enum instance_state state;
+	enum instance_outcome outcome;
+	char why[STORE_WHY_MAX];  /* reason of the outcome, or of the last failed attempt */
+	unsigned attempt;
+	int64_t token, lease, due;
+	/* facts from the decoder, zero until settled */
+	uint8_t patient[DIGEST_SIZE]; /* SHA-256 of Patient ID and issuer: to notice two patients in one study */
+	uint8_t content[DIGEST_SIZE]; /* SHA-256 of decoded pixels and of the elements that a report copies */
+	char recipe[16], precision[8], version[32];
+	uint8_t weights[DIGEST_SIZE], findings[DIGEST_SIZE]; /* what scored it */
+	int64_t settled;
+};
+
+struct score {
+	char finding[STORE_FINDING_MAX];
+	float logit;
+	float probability; /* NAN when uncalibrated */
+	uint8_t decision;  /* enum decision of daemon/findings.h */
+};
+
+/* What the caller fills: all up to `received`, and state READY or ASIDE.
+ * Same UID and digest as a row that is there: *ret_duplicate, in->id and in->study of that row, its repeats += 1, no
+ * new work (the caller discards its file).  Same UID, other digest: a new row with revision + 1.
+ * A READY instance re-opens its study: state COLLECTING and, unless it was collecting already, settle_at = settle_at. */
+int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, bool *ret_duplicate);
+
+/* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
+int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct instance *ret);
+
+/* Ends a claim with an outcome; copies outcome, why, patient .. settled from `in` (id and token identify the claim). */
+int store_settle_instance(struct store *s, const struct instance *in, const struct score *scores, size_t n);
+/* Ends a claim without an outcome: READY again at `due`; `uncount` takes the attempt back (a clean interruption is not poison). */
+int store_retry_instance(struct store *s, const struct instance *in, int64_t due, const char *why, bool uncount);
+/* Ends a claim for good: QUARANTINED, OUTCOME_FAILED. */
+int store_quarantine_instance(struct store *s, const struct instance *in, int64_t now, const char *why);
+/* For the operator: a QUARANTINED or SETTLED instance becomes READY with attempt 0 and re-opens its study. */
+int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at);
+
+int store_instance_scores(struct store *s, int64_t instance, struct score *ret, size_t max, size_t *ret_n);
+
+/* ---- studies -------------------------------------------------------------------------------- */
+
+enum study_state {
+	STUDY_COLLECTING = 0, /* due for a report at settle_at, once no instance is READY or CLAIMED */
+	STUDY_COMPOSING = 1,  /* claimed */
+	STUDY_REPORTED = 2,
+	STUDY_SILENT = 3,     /* nothing in it is to be reported; why tells */
+	STUDY_PARKED = 4,     /* could not or must not be reported; why tells; an operator is told */
+};
+
+struct study {
+	int64_t id;
+	char study_uid[UID_MAX];
+	enum study_state state;
+	int64_t settle_at;
+	unsigned attempt;
+	int64_t token, lease;
+	unsigned revision;    /* number of reports made so far (of any class: one revision, several files) */
+	char why[STORE_WHY_MAX];
+	int64_t created;
+};
+
+/* Sets settle_at to min(settle_at, at) for a COLLECTING study; others are left alone. */
+int store_settle_study(struct store *s, int64_t study, int64_t at);
+
+/* Claims the first COLLECTING study with settle_at <= now and no instance READY or CLAIMED.  -ENOENT. */
+int store_next_study(struct store *s, int64_t now, int64_t lease, struct study *ret);
+
+/* All instances of a study (ASIDE included), by id, at most max; *ret_n may exceed max (then -E2BIG). */
+int store_study_instances(struct store *s, int64_t study, struct instance *ret, size_t max, size_t *ret_n);
+
+/* Fixes the time of the report for these inputs: when the study already carries `key`, *ret_at is the
+ * stored time, else key and *ret_at (given) are stored.  So a repeated attempt makes the same bytes. */
+int store_plan_study(struct store *s, const struct study *claim, const uint8_t key[DIGEST_SIZE], int64_t *ret_at);
+
+/* Ends a claim: REPORTED, SILENT or PARKED, with why. */
+int store_close_study(struct store *s, const struct study *claim, enum study_state state, const char *why);
+/* Ends a claim: COLLECTING again, settle_at = due. */
+int store_retry_study(struct store *s, const struct study *claim, int64_t due, const char *why, bool uncount);
+
+int store_find_study(struct store *s, const char *study_uid, struct study *ret); /* -ENOENT */
+/* Studies with id < before (INT64_MAX for the newest), newest first. */
+int store_list_studies(struct store *s, int64_t before, struct study *ret, size_t max, size_t *ret_n);
+
+/* ---- reports -------------------------------------------------------------------------------- */
+
+struct report {
+	int64_t id;
+	int64_t study;
+	unsigned revision;        /* of the study: files of one revision say the same in different classes */
+	char kind[4];             /* "SR" (later: "SC", "PR", "PDF") */
+	char sop_class[UID_MAX], sop_uid[UID_MAX], series_uid[UID_MAX];
+	char predecessor[UID_MAX]; /* SOP Instance UID of the same class in the revision before, or "" */
+	uint64_t file;            /* spool id in SPOOL_REPORTS */
+	uint64_t size;
+	uint8_t digest[DIGEST_SIZE]; /* of the whole file */
+	uint8_t findings[DIGEST_SIZE], weights[DIGEST_SIZE];
+	int64_t created;
+};
+
+/* The file must be durable before.  -EEXIST when the SOP Instance UID is there already. */
+int store_add_report(struct store *s, struct report *r);
+int store_study_reports(struct store *s, int64_t study, struct report *ret, size_t max, size_t *ret_n);
+/* Ends a study's claim as REPORTED with revision = the given one. */
+int store_finish_study(struct store *s, const struct study *claim, unsigned revision, const char *why);
+
+/* The text of a findings list, kept under its digest so that every score can be explained later. */
+int store_keep_findings(struct store *s, const uint8_t digest[DIGEST_SIZE], const void *text, size_t n);
+/* *ret is malloc'd, NUL after n bytes.  -ENOENT. */
+int store_get_findings(struct store *s, const uint8_t digest[DIGEST_SIZE], void **ret, size_t *ret_n);
+
+/* ---- deliveries ----------------------------------------------------------------------------- */
+
+enum delivery_state {
+	DELIVERY_QUEUED = 0,
+	DELIVERY_SENDING = 1, /* claimed */
+	DELIVERY_DONE = 2,
+	DELIVERY_PARKED = 3,  /* refused for a reason that people must mend; retried daily and on reload; never deleted */
+};
+
+struct delivery {
+	int64_t id;
+	int64_t study;
+	unsigned revision;
+	char kind[4];
+	char destination[AE_TITLE_MAX];
+	enum delivery_state state;
+	unsigned attempt;      /* since it was queued or last parked */
+	unsigned permanent;    /* consecutive refusals of the permanent sort */
+	int64_t token, lease, due;
+	int64_t report;        /* row of the class chosen at negotiation; 0 until chosen; then it never changes,
+				* except through store_reject_report() */
+	int status;            /* last DIMSE status, or -1 when the peer gave none */
+	char why[STORE_WHY_MAX];
+	int64_t created, finished;
+};
+
+/* One row for each destination, study, revision and kind; there already: 0, nothing changes. */
+int store_add_delivery(struct store *s, int64_t study, unsigned revision, const char *kind,
+		       const char *destination, int64_t now);
+/* Claims the QUEUED delivery of this destination with the lowest id whose due <= now (also PARKED ones whose due <= now).  -ENOENT. */
+int store_next_delivery(struct store *s, const char *destination, int64_t now, int64_t lease, struct delivery *ret);
+/* Candidate reports of a delivery, to be sent in the order that the destination prefers. */
+int store_delivery_reports(struct store *s, const struct delivery *d, struct report *ret, size_t max, size_t *ret_n);
+/* Commits the class that the peer accepted, before the C-STORE.  -EEXIST when another one was chosen before. */
+int store_choose_report(struct store *s, const struct delivery *claim, int64_t report);
+/* Takes the choice back after the peer refused it for good (0122H): the next class may be chosen. */
+int store_reject_report(struct store *s, const struct delivery *claim);
+int store_close_delivery(struct store *s, const struct delivery *claim, int64_t now, int status, const char *why);
+/* QUEUED again at due; `permanent` is the new count of refusals of that sort; `uncount` as above. */
+int store_defer_delivery(struct store *s, const struct delivery *claim, int64_t due, int status,
+			 const char *why, unsigned permanent, bool uncount);
+int store_park_delivery(struct store *s, const struct delivery *claim, int64_t due, int status, const char *why);
+/* Makes every PARKED or waiting delivery of a destination ("" = all) due now; attempt counts restart. */
+int store_flush_deliveries(struct store *s, const char *destination, int64_t now, unsigned *ret_n);
+
+int store_study_deliveries(struct store *s, int64_t study, struct delivery *ret, size_t max, size_t *ret_n);
+/* Not DONE, with id > after, by id. */
+int store_list_deliveries(struct store *s, int64_t after, struct delivery *ret, size_t max, size_t *ret_n);
+/* Destinations that have something QUEUED or PARKED, with the earliest due of each. */
+struct destination {
+	char ae_title[AE_TITLE_MAX];
+	int64_t due;
+	unsigned queued, parked;
+};
+int store_destinations(struct store *s, struct destination *ret, size_t max, size_t *ret_n);
+
+/* ---- recovery and overview ------------------------------------------------------------------ */
+
+/* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */
+int store_recover(struct store *s, int64_t now, unsigned *ret_n);
+/* The instance that names this spool file, or -ENOENT. */
+int store_find_file(struct store *s, uint64_t file, int64_t *ret_instance);
+int store_find_report_file(struct store *s, uint64_t file, int64_t *ret_report);
+/* Calls each for the file of every instance row (objects) or report row, until it returns non-zero. */
+int store_each_file(struct store *s, bool reports, int (*each)(uint64_t file, int64_t row, void *arg), void *arg);
+/* Earliest moment at which store_claim_instance / store_next_study / store_next_delivery could find something; INT64_MAX: never. */
+int store_next_due(struct store *s, int64_t *ret_instance, int64_t *ret_study, int64_t *ret_delivery);
+
+struct store_counts {
+	uint64_t instances[5]; /* by enum instance_state */
+	uint64_t studies[5];   /* by enum study_state */
+	uint64_t deliveries[4];
+	uint64_t reports;
+	int64_t oldest_ready;    /* received of the oldest READY or CLAIMED instance, 0 when none */
+	int64_t oldest_delivery; /* created of the oldest delivery not DONE, 0 when none */
+};
+int store_counts(struct store *s, struct store_counts *ret);
+
+#endif
