@@ -8,6 +8,10 @@
 
 #include "base/err.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Loads the data dictionary (refuses to go on without it: implicit VR would read wrong values in
  * silence), registers the decoders that are asked for, sends DCMTK's own log to base/log at debug
  * level (its texts hold patient data), switches reverse DNS off, sets TCP_NODELAY for DCMTK.
@@ -15,9 +19,7 @@
 int dicom_init(bool codecs, struct err *e);
 
 #ifdef __cplusplus
-#define DICOM_C extern "C"
-#else
-#define DICOM_C
+}
 #endif
 
 #endif
