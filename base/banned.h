@@ -12,7 +12,7 @@
 #pragma GCC poison strcpy strcat strncpy strncat /* str_copy, snprintf */
 #pragma GCC poison sprintf vsprintf              /* snprintf */
 #undef alloca /* glibc makes it a macro; a macro cannot be poisoned */
-#pragma GCC poison gets alloca                   /* bounded reads, xcalloc */
+#pragma GCC poison gets                           /* bounded reads; alloca is a macro: -Walloca */
 #pragma GCC poison strtok atoi atol atof atoll   /* str_to_u64 */
 #pragma GCC poison system popen                  /* we start nothing through a shell */
 #pragma GCC poison gmtime localtime ctime asctime /* the _r forms, or clock.h */
