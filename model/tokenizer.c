@@ -76,19 +76,22 @@ static int special(const struct tokenizer *t, const char *path, const char *piec
 static int cut_lines(struct tokenizer *t, size_t n, const char *path, struct err *e)
 {
 	char *p = t->text, *end = t->text + n, *nul = memchr(t->text, '\0', n);
+	size_t lines = 0;
 
 	if (nul != NULL)
 		return err_set(e, -EBADMSG, "%s: byte %zu is NUL; this is not a text file", path,
 			       (size_t)(nul - p) + 1);
-	t->piece = xcalloc(TOKENIZER_VOCAB_MAX, sizeof(*t->piece));
-	while (p < end) {
+	for (p = t->text; p < end; p++)
+		lines += *p == '\n' || p + 1 == end;
+	if (lines > TOKENIZER_VOCAB_MAX)
+		return err_set(e, -E2BIG, "%s: %zu lines, at most %d are taken; is this a vocabulary?", path,
+			       lines, TOKENIZER_VOCAB_MAX);
+	t->piece = xcalloc(lines, sizeof(*t->piece));
+	for (p = t->text; p < end;) {
 		char *stop = memchr(p, '\n', (size_t)(end - p));
 
 		if (stop == NULL)
 			stop = end; /* read_file put a NUL there */
-		if (t->size == TOKENIZER_VOCAB_MAX)
-			return err_set(e, -E2BIG, "%s: more than %d lines; is this a vocabulary?", path,
-				       TOKENIZER_VOCAB_MAX);
 		t->piece[t->size++] = p;
 		*stop = '\0';
 		if (stop > p && stop[-1] == '\r')
