@@ -1,0 +1,300 @@
+/* fusion.c: decoder and head.  MODEL.md 4 and 5 have every tensor and the reasons.
+ *
+ *	N            LN with decoder_norm, used three times: query, memory, output
+ *	memory       i2t: N(image rows)                t2i: N(text global, words, padding), cached
+ *	x            i2t: N(text global), one a prompt  t2i: N(image global), the same for all
+ *	fusion_depth times
+ *	  attention  x += out(MHA(q(norm2(x)), k(memory), v(memory)))   memory is not normed again
+ *	  mlp        x += down(relu(up(norm3(x))))
+ *	N            x = N(x)
+ *	head         D -> head[0] -> head[1] -> head[2] -> 1, relu between
+ *
+ * Both directions share all weights, so 2n rows go through together: rows [0, n) are i2t, rows
+ * [n, 2n) are t2i; only the attention differs.  Queries never see each other, hence any number of
+ * prompts may share a pass.
+ *
+ * i2t never projects the image's rows.  Keys: see fusion_ask().  Values: the weights of a softmax add
+ * up to 1, so sum(p (Wv m + bv)) = Wv sum(p m) + bv: mix first, project the mixed row.
+ */
+#include <math.h>
+
+#include "base/mem.h"
+
+#include "model/fusion.h"
+#include "model/kernels.h"
+
+static const unsigned head_index[FUSION_HEAD_LINEARS] = { 0, 3, 6, 9 }; /* in mlp_head; relu, dropout between */
+
+static int bind_layer(struct fusion_layer *l, size_t i, const struct dims *dims, struct weights *w,
+		      struct err *e)
+{
+	size_t d = dims->dim, f = dims->fusion_mlp;
+	const struct weights_want want[] = {
+		{ "multihead_attn.in_proj_weight", &l->in_w, { 3 * d, d } },
+		{ "multihead_attn.in_proj_bias", &l->in_b, { 3 * d } },
+		{ "multihead_attn.out_proj.weight", &l->out_w, { d, d } },
+		{ "multihead_attn.out_proj.bias", &l->out_b, { d } },
+		{ "norm2.weight", &l->norm2_w, { d } },
+		{ "norm2.bias", &l->norm2_b, { d } },
+		{ "norm3.weight", &l->norm3_w, { d } },
+		{ "norm3.bias", &l->norm3_b, { d } },
+		{ "linear1.weight", &l->up_w, { f, d } },
+		{ "linear1.bias", &l->up_b, { f } },
+		{ "linear2.weight", &l->down_w, { d, f } },
+		{ "linear2.bias", &l->down_b, { d } },
+	};
+	char prefix[WEIGHTS_NAME_MAX];
+
+	(void)snprintf(prefix, sizeof(prefix), "fusion_module.decoder.layers.%zu.", i);
+	return weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
+}
+
+/* decoder_norm is one module that the checkpoint may hold under two names.  If they differ, somebody
+ * has edited the file and we cannot know which one is meant. */
+static int bind_norm(struct fusion *fusion, struct weights *w, struct err *e)
+{
+	size_t d = fusion->dims->dim;
+	const float *again_w, *again_b; /* [D] */
+	const struct weights_want want[] = {
+		{ "decoder_norm.weight", &fusion->norm_w, { d } },
+		{ "decoder_norm.bias", &fusion->norm_b, { d } },
+	}, again[] = {
+		{ "decoder.norm.weight", &again_w, { d } },
+		{ "decoder.norm.bias", &again_b, { d } },
+	};
+	int r;
+
+	r = weights_bind(w, "fusion_module.", want, ARRAY_SIZE(want), e);
+	if (r < 0 || !weights_has(w, "fusion_module.decoder.norm.weight"))
+		return r;
+	r = weights_bind(w, "fusion_module.", again, ARRAY_SIZE(again), e);
+	if (r < 0)
+		return r;
+	if (memcmp(again_w, fusion->norm_w, d * sizeof(float)) != 0 ||
+	    memcmp(again_b, fusion->norm_b, d * sizeof(float)) != 0)
+		return err_set(e, -EBADMSG,
+			       "tensors fusion_module.decoder_norm and fusion_module.decoder.norm differ, "
+			       "expected one module under two names");
+	return 0;
+}
+
+static int bind_head(struct fusion *fusion, struct weights *w, struct err *e)
+{
+	const struct dims *dims = fusion->dims;
+	size_t in = dims->dim;
+	char prefix[WEIGHTS_NAME_MAX];
+	int r;
+
+	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++) {
+		size_t out = j < DIMS_HEAD_LAYERS ? dims->head[j] : 1;
+		const struct weights_want want[] = {
+			{ "weight", &fusion->head_w[j], { out, in } },
+			{ "bias", &fusion->head_b[j], { out } },
+		};
+
+		(void)snprintf(prefix, sizeof(prefix), "fusion_module.mlp_head.%u.", head_index[j]);
+		r = weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
+		if (r < 0)
+			return r;
+		in = out;
+	}
+	return 0;
+}
+
+int fusion_bind(struct fusion *fusion, const struct dims *dims, struct weights *w, struct err *e)
+{
+	int r;
+
+	*fusion = (struct fusion){ .dims = dims };
+	r = bind_norm(fusion, w, e);
+	if (r < 0)
+		return r;
+	fusion->layers = xcalloc(dims->fusion_depth, sizeof(*fusion->layers));
+	for (size_t i = 0; i < dims->fusion_depth; i++) {
+		r = bind_layer(&fusion->layers[i], i, dims, w, e);
+		if (r < 0)
+			return r;
+	}
+	return bind_head(fusion, w, e);
+}
+
+void fusion_release(struct fusion *fusion)
+{
+	free(fusion->layers);
+	*fusion = (struct fusion){ .dims = NULL };
+}
+
+int fusion_scratch_init(struct fusion_scratch *s, const struct dims *dims)
+{
+	size_t c = FUSION_CHUNK, t = dims->tokens, d = dims->dim, h = dims->fusion_heads;
+	size_t widest = dims->fusion_mlp;
+
+	for (size_t j = 0; j < DIMS_HEAD_LAYERS; j++)
+		widest = dims->head[j] > widest ? dims->head[j] : widest;
+	/* The limits of manifest.h keep every product below inside a size_t. */
+	*s = (struct fusion_scratch){
+		.memory = calloc(t * d, sizeof(float)),
+		.x = calloc(2 * c * d, sizeof(float)),
+		.h = calloc(2 * c * d, sizeof(float)),
+		.q = calloc(2 * c * d, sizeof(float)),
+		.asked = calloc(c * h * d, sizeof(float)),
+		.scores = calloc(c * h * t, sizeof(float)),
+		.row = calloc(dims->word_num + 2, sizeof(float)),
+		.mlp = calloc(2 * c * widest, sizeof(float)),
+		.mlp2 = calloc(2 * c * widest, sizeof(float)),
+	};
+	if (s->memory != NULL && s->x != NULL && s->h != NULL && s->q != NULL && s->asked != NULL &&
+	    s->scores != NULL && s->row != NULL && s->mlp != NULL && s->mlp2 != NULL)
+		return 0;
+	fusion_scratch_release(s);
+	return -ENOMEM;
+}
+
+void fusion_scratch_release(struct fusion_scratch *s)
+{
+	free(s->memory);
+	free(s->x);
+	free(s->h);
+	free(s->q);
+	free(s->asked);
+	free(s->scores);
+	free(s->row);
+	free(s->mlp);
+	free(s->mlp2);
+	*s = (struct fusion_scratch){ .x = NULL };
+}
+
+void fusion_text_release(struct fusion_text *text)
+{
+	free(text->query);
+	free(text->asked0);
+	free(text->first);
+	free(text->count);
+	free(text->k);
+	free(text->v);
+	*text = (struct fusion_text){ .n = 0 };
+}
+
+void fusion_norm(const struct fusion *fusion, const float *x, float *y, size_t n)
+{
+	layernorm(x, fusion->norm_w, fusion->norm_b, fusion->dims->fusion_eps, y, n, fusion->dims->dim);
+}
+
+void fusion_ask(const struct fusion *fusion, size_t layer, const float *q, float *ret, size_t n)
+{
+	size_t d = fusion->dims->dim, heads = fusion->dims->fusion_heads, width = d / heads;
+	const float *k_w = fusion->layers[layer].in_w + d * d; /* [D, D] out, in */
+
+	for (size_t h = 0; h < heads; h++)
+		matmul_nn(1 / sqrtf((float)width), q + h * width, d, k_w + h * width * d, d, 0, ret + h * d,
+			  heads * d, n, d, width);
+}
+
+/* maps += scores / (heads * layers), without the class token's column. */
+static void add_to_maps(const struct dims *dims, const float *scores /* [n, H, T] */,
+			float *maps /* [n, T-1] */, size_t n)
+{
+	size_t t = dims->tokens, heads = dims->fusion_heads;
+	float share = 1 / (float)(heads * dims->fusion_depth);
+
+	for (size_t p = 0; p < n; p++)
+		for (size_t h = 0; h < heads; h++)
+			for (size_t i = 1; i < t; i++)
+				maps[p * (t - 1) + i - 1] += share * scores[(p * heads + h) * t + i];
+}
+
+/* Prompts [from, from + n), n <= FUSION_CHUNK; s->memory is ready. */
+static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
+			  const struct fusion_text *text, size_t from, size_t n, float *ret_i2t /* [n] */,
+			  float *ret_t2i /* [n] */, float *ret_maps /* [n, T-1] or NULL */)
+{
+	const struct dims *dims = fusion->dims;
+	size_t d = dims->dim, t = dims->tokens, f = dims->fusion_mlp, heads = dims->fusion_heads;
+	size_t width = d / heads, rows = text->first[text->n], in = d;
+	float eps = dims->fusion_eps;
+	float *x_t2i = s->x + n * d, *h_t2i = s->h + n * d, *q_t2i = s->q + n * d; /* [n, D] */
+	float *from_head = s->x, *to_head = s->mlp; /* [2n, in], [2n, out] */
+
+	/* Queries.  Row 0 of the memory is N(image global). */
+	memcpy(s->x, text->query + from * d, n * d * sizeof(float));
+	for (size_t p = 0; p < n; p++)
+		memcpy(x_t2i + p * d, s->memory, d * sizeof(float));
+
+	for (size_t i = 0; i < dims->fusion_depth; i++) {
+		const struct fusion_layer *l = &fusion->layers[i];
+		const float *k = text->k + i * rows * d, *v = text->v + i * rows * d; /* [M, D] */
+		const float *v_w = l->in_w + 2 * d * d;				      /* [D, D] out, in */
+		const float *asked = s->asked;					      /* [n, H, D] */
+
+		/* Queries of this layer.  In layer 0 those of i2t are constant, those of t2i all equal. */
+		if (i == 0) {
+			asked = text->asked0 + from * heads * d;
+			layernorm(x_t2i, l->norm2_w, l->norm2_b, eps, h_t2i, 1, d);
+			linear(h_t2i, l->in_w, l->in_b, q_t2i, 1, d, d);
+			for (size_t p = 1; p < n; p++)
+				memcpy(q_t2i + p * d, q_t2i, d * sizeof(float));
+		} else {
+			layernorm(s->x, l->norm2_w, l->norm2_b, eps, s->h, 2 * n, d);
+			linear(s->h, l->in_w, l->in_b, s->q, 2 * n, d, d);
+			fusion_ask(fusion, i, s->q, s->asked, n);
+		}
+
+		/* i2t: n * H queries on T image rows; mix the rows, then project the mixtures. */
+		matmul_nt(1, asked, d, s->memory, d, 0, s->scores, t, n * heads, t, d);
+		softmax(s->scores, NULL, n * heads, t);
+		if (ret_maps != NULL)
+			add_to_maps(dims, s->scores, ret_maps, n);
+		matmul_nn(1, s->scores, t, s->memory, d, 0, s->asked, d, n * heads, d, t);
+		for (size_t p = 0; p < n; p++)
+			memcpy(s->h + p * d, l->in_b + 2 * d, d * sizeof(float));
+		for (size_t h = 0; h < heads; h++)
+			matmul_nt(1, s->asked + h * d, heads * d, v_w + h * width * d, d, 1,
+				  s->h + h * width, d, n, width, d);
+
+		/* t2i: each prompt's query on its own few rows. */
+		for (size_t p = 0; p < n; p++) {
+			size_t at = text->first[from + p], keys = text->first[from + p + 1] - at;
+
+			attention(q_t2i + p * d, d, k + at * d, d, v + at * d, d, text->count + at,
+				  h_t2i + p * d, d, s->row, 1, keys, d, heads);
+		}
+		linear_add(s->h, l->out_w, l->out_b, s->x, 2 * n, d, d);
+
+		/* MLP */
+		layernorm(s->x, l->norm3_w, l->norm3_b, eps, s->h, 2 * n, d);
+		linear(s->h, l->up_w, l->up_b, s->mlp, 2 * n, d, f);
+		relu(s->mlp, 2 * n * f);
+		linear_add(s->mlp, l->down_w, l->down_b, s->x, 2 * n, f, d);
+	}
+
+	/* Head */
+	fusion_norm(fusion, s->x, s->x, 2 * n);
+	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++) {
+		size_t out = j < DIMS_HEAD_LAYERS ? dims->head[j] : 1;
+
+		linear(from_head, fusion->head_w[j], fusion->head_b[j], to_head, 2 * n, in, out);
+		if (j < DIMS_HEAD_LAYERS)
+			relu(to_head, 2 * n * out);
+		from_head = to_head;
+		to_head = from_head == s->mlp ? s->mlp2 : s->mlp;
+		in = out;
+	}
+	memcpy(ret_i2t, from_head, n * sizeof(float));
+	memcpy(ret_t2i, from_head + n, n * sizeof(float));
+}
+
+void fusion_forward(const struct fusion *fusion, struct fusion_scratch *s, const struct fusion_text *text,
+		    const float *image, float *ret_i2t, float *ret_t2i, float *ret_maps)
+{
+	size_t patches = fusion->dims->tokens - 1;
+
+	fusion_norm(fusion, image, s->memory, fusion->dims->tokens);
+	if (ret_maps != NULL)
+		memset(ret_maps, 0, text->n * patches * sizeof(float));
+	for (size_t from = 0; from < text->n; from += FUSION_CHUNK) {
+		size_t n = text->n - from < FUSION_CHUNK ? text->n - from : FUSION_CHUNK;
+
+		forward_chunk(fusion, s, text, from, n, ret_i2t + from, ret_t2i + from,
+			      ret_maps != NULL ? ret_maps + from * patches : NULL);
+	}
+}

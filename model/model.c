@@ -1,0 +1,194 @@
+/* model.c: the public face.  See model.h for what is promised; bundle.c opens, prompts.c, vit.c and
+ * fusion.c compute.
+ */
+#include <math.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "model/bundle.h"
+#include "model/model.h"
+#include "model/prompts.h"
+
+struct model {
+	struct bundle *bundle;
+	struct model_info info;
+	struct fusion_text text; /* n = 0 until prompts are set */
+};
+
+struct model_run {
+	const struct model *model;
+	struct vit_scratch vit;
+	struct fusion_scratch fusion;
+	float i2t[MODEL_PROMPTS_MAX], t2i[MODEL_PROMPTS_MAX]; /* [prompts] */
+};
+
+static void describe(const struct bundle *b, struct model_info *info)
+{
+	const struct dims *d = &b->manifest.dims;
+
+	*info = (struct model_info){
+		.domain = b->manifest.domain,
+		.dim = d->dim,
+		.vit_depth = d->vit_depth,
+		.vit_heads = d->vit_heads,
+		.bert_depth = d->bert_depth,
+		.bert_heads = d->bert_heads,
+		.fusion_depth = d->fusion_depth,
+		.fusion_heads = d->fusion_heads,
+		.image_size = d->square,
+		.crop = d->image,
+		.map_side = d->grid,
+		.word_num = d->word_num,
+		.vocab = d->vocab,
+		.parameters = weights_used(b->weights),
+	};
+	(void)str_copy(info->name, sizeof(info->name), b->manifest.name);	/* same sizes */
+	(void)str_copy(info->family, sizeof(info->family), b->manifest.family); /* same sizes */
+	memcpy(info->digest, b->manifest.digest, DIGEST_SIZE);
+}
+
+int model_open(const char *dir, struct model **ret, struct err *e)
+{
+	struct bundle *b;
+	struct model *m;
+	int r;
+
+	r = bundle_open(dir, &b, e);
+	if (r < 0)
+		return r;
+	m = xcalloc(1, sizeof(*m));
+	m->bundle = b;
+	describe(b, &m->info);
+	*ret = m;
+	return 0;
+}
+
+void model_close(struct model *m)
+{
+	if (m == NULL)
+		return;
+	fusion_text_release(&m->text);
+	bundle_close(m->bundle);
+	free(m);
+}
+
+const struct model_info *model_info(const struct model *m)
+{
+	return &m->info;
+}
+
+/* One prompt as ids and marks, both [word_num]. */
+static int tokenise(const struct tokenizer *t, const char *prompt, size_t word_num, int32_t *ids,
+		    bool *continues, size_t *ret_n, struct err *e)
+{
+	char clean[MODEL_PROMPT_BYTES_MAX + 1], shown[128];
+	size_t n;
+	int r;
+
+	str_quote(shown, sizeof(shown), prompt);
+	if (strlen(prompt) > MODEL_PROMPT_BYTES_MAX)
+		return err_set(e, -E2BIG, "prompt \"%s\" has %zu bytes, at most %d are read", shown,
+			       strlen(prompt), MODEL_PROMPT_BYTES_MAX);
+	r = tokenizer_clean(prompt, clean, e);
+	if (r < 0)
+		return err_prefix(e, r, "prompt \"%s\"", shown);
+	if (clean[0] == '\0')
+		return err_set(e, -EBADMSG,
+			       "prompt \"%s\" has no sentence of two words and would be empty to the model; "
+			       "write \"There is %s\"",
+			       shown, shown);
+	r = tokenizer_encode(t, clean, ids, word_num, &n);
+	if (r < 0)
+		return err_set(e, r, "prompt \"%s\" cannot be tokenised", shown);
+	for (size_t i = 0; i < n; i++)
+		continues[i] = tokenizer_continues(t, ids[i]);
+	*ret_n = n;
+	return 0;
+}
+
+static int compute_tables(struct model *m, const struct bert_text *texts, size_t n, struct err *e)
+{
+	struct prompt_words words;
+	struct fusion_text text;
+	int r;
+
+	r = prompts_encode_ids(&m->bundle->bert, texts, n, &words);
+	if (r < 0)
+		return err_set(e, r, "the text tower refused the prompts: %s", strerror(-r));
+	r = prompts_tables(&m->bundle->fusion, &words, &text);
+	prompt_words_release(&words);
+	if (r < 0)
+		return err_set(e, r, "no memory for the tables of %zu prompts", n);
+	fusion_text_release(&m->text);
+	m->text = text;
+	return 0;
+}
+
+int model_set_prompts(struct model *m, const char *const *text, size_t n, struct err *e)
+{
+	size_t word_num = m->info.word_num;
+	CLEANUP(free) struct bert_text *texts = NULL; /* [n] */
+	CLEANUP(free) int32_t *ids = NULL;	      /* [n, word_num] */
+	CLEANUP(free) bool *continues = NULL;	      /* [n, word_num] */
+	int r;
+
+	if (n == 0 || n > MODEL_PROMPTS_MAX)
+		return err_set(e, -E2BIG, "%zu prompts, expected 1 to %d", n, MODEL_PROMPTS_MAX);
+	texts = xcalloc(n, sizeof(*texts));
+	ids = xcalloc(n * word_num, sizeof(*ids)); /* both bounded: 512 x 4096 */
+	continues = xcalloc(n * word_num, sizeof(*continues));
+	for (size_t p = 0; p < n; p++) {
+		texts[p].ids = ids + p * word_num;
+		texts[p].continues = continues + p * word_num;
+		r = tokenise(m->bundle->tokenizer, text[p], word_num, ids + p * word_num,
+			     continues + p * word_num, &texts[p].n, e);
+		if (r < 0)
+			return r;
+	}
+	return compute_tables(m, texts, n, e);
+}
+
+int model_run_new(const struct model *m, struct model_run **ret, struct err *e)
+{
+	const struct dims *dims = &m->bundle->manifest.dims;
+	struct model_run *run = xcalloc(1, sizeof(*run));
+	int r;
+
+	run->model = m;
+	r = vit_scratch_init(&run->vit, dims);
+	if (r == 0)
+		r = fusion_scratch_init(&run->fusion, dims);
+	if (r < 0) {
+		model_run_free(run);
+		return err_set(e, r, "no memory for a run of model %s", m->info.name);
+	}
+	*ret = run;
+	return 0;
+}
+
+void model_run_free(struct model_run *run)
+{
+	if (run == NULL)
+		return;
+	vit_scratch_release(&run->vit);
+	fusion_scratch_release(&run->fusion);
+	free(run);
+}
+
+int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps)
+{
+	const struct model *m = run->model;
+	const struct fusion_text *text = &m->text;
+
+	if (text->n == 0)
+		return -EINVAL;
+	vit_forward(&m->bundle->vit, &run->vit, square);
+	fusion_forward(&m->bundle->fusion, &run->fusion, text, run->vit.x, run->i2t, run->t2i, ret_maps);
+	for (size_t p = 0; p < text->n; p++)
+		if (!isfinite(run->i2t[p] + run->t2i[p]))
+			return -EDOM; /* weights out of their senses; never a score */
+	for (size_t p = 0; p < text->n; p++)
+		ret_logits[p] = (run->i2t[p] + run->t2i[p]) / 2;
+	return 0;
+}

@@ -1,0 +1,182 @@
+/* vit.c: the image tower.  MODEL.md 2 has every tensor and the reasons.
+ *
+ *	crop         centre of the square, grey level -> (level/255 - mean) / deviation
+ *	patches      [T-1, P*P]  row major over (y, x), each row major inside
+ *	embed        x[0] = cls + pos[0];  x[1+t] = patch[t] * W' + b + pos[1+t]
+ *	vit_depth times
+ *	  attention  x += proj(MHA(qkv(norm1(x))))       no mask
+ *	  mlp        x += fc2(gelu(fc1(norm2(x))))
+ *	norm         x = norm(x)
+ *
+ * Row 0 is the image's global vector, the others its local ones, all after the last norm.
+ * The three input channels carry the same picture, so W' is the sum of the kernel over them: a third
+ * of the work, equal up to rounding.
+ */
+#include <stdint.h>
+
+#include "base/mem.h"
+
+#include "model/kernels.h"
+#include "model/vit.h"
+
+#define CHANNELS 3 /* of the trained patch kernel */
+
+/* patch_w[d][i] = sum over channels of w[d][channel][i]. */
+static int fold_channels(struct vit *vit, const float *w /* [D, 3, P, P] */)
+{
+	size_t dim = vit->dims->dim, area = vit->dims->patch * vit->dims->patch;
+
+	vit->patch_w = malloc(dim * area * sizeof(float)); /* bounded by the limits of manifest.h */
+	if (vit->patch_w == NULL)
+		return -ENOMEM;
+	for (size_t d = 0; d < dim; d++)
+		for (size_t i = 0; i < area; i++) {
+			const float *at = w + d * CHANNELS * area + i;
+
+			vit->patch_w[d * area + i] = at[0] + at[area] + at[2 * area];
+		}
+	return 0;
+}
+
+static int bind_block(struct vit_block *b, size_t i, const struct dims *dims, struct weights *w,
+		      struct err *e)
+{
+	size_t d = dims->dim, f = dims->vit_mlp;
+	const struct weights_want want[] = {
+		{ "norm1.weight", &b->norm1_w, { d } },
+		{ "norm1.bias", &b->norm1_b, { d } },
+		{ "attn.qkv.weight", &b->qkv_w, { 3 * d, d } },
+		{ "attn.qkv.bias", &b->qkv_b, { 3 * d } },
+		{ "attn.proj.weight", &b->proj_w, { d, d } },
+		{ "attn.proj.bias", &b->proj_b, { d } },
+		{ "norm2.weight", &b->norm2_w, { d } },
+		{ "norm2.bias", &b->norm2_b, { d } },
+		{ "mlp.fc1.weight", &b->fc1_w, { f, d } },
+		{ "mlp.fc1.bias", &b->fc1_b, { f } },
+		{ "mlp.fc2.weight", &b->fc2_w, { d, f } },
+		{ "mlp.fc2.bias", &b->fc2_b, { d } },
+	};
+	char prefix[WEIGHTS_NAME_MAX];
+
+	(void)snprintf(prefix, sizeof(prefix), "img_encoder.model.blocks.%zu.", i);
+	return weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
+}
+
+int vit_bind(struct vit *vit, const struct dims *dims, struct weights *w, struct err *e)
+{
+	size_t d = dims->dim, p = dims->patch;
+	const float *patch_w; /* [D, 3, P, P] */
+	const struct weights_want want[] = {
+		{ "patch_embed.proj.weight", &patch_w, { d, CHANNELS, p, p } },
+		{ "patch_embed.proj.bias", &vit->patch_b, { d } },
+		{ "cls_token", &vit->cls, { 1, 1, d } },
+		{ "pos_embed", &vit->pos, { 1, dims->tokens, d } },
+		{ "norm.weight", &vit->norm_w, { d } },
+		{ "norm.bias", &vit->norm_b, { d } },
+	};
+	int r;
+
+	*vit = (struct vit){ .dims = dims };
+	r = weights_bind(w, "img_encoder.model.", want, ARRAY_SIZE(want), e);
+	if (r < 0)
+		return r;
+	vit->blocks = xcalloc(dims->vit_depth, sizeof(*vit->blocks));
+	for (size_t i = 0; i < dims->vit_depth; i++) {
+		r = bind_block(&vit->blocks[i], i, dims, w, e);
+		if (r < 0)
+			return r;
+	}
+	r = fold_channels(vit, patch_w);
+	if (r < 0)
+		return err_set(e, r, "no memory for the patch kernel");
+	for (size_t i = 0; i < ARRAY_SIZE(vit->level); i++) /* in this order, in float32 */
+		vit->level[i] = ((float)i / 255.0f - dims->mean) / dims->deviation;
+	return 0;
+}
+
+void vit_release(struct vit *vit)
+{
+	free(vit->patch_w);
+	free(vit->blocks);
+	*vit = (struct vit){ .dims = NULL };
+}
+
+int vit_scratch_init(struct vit_scratch *s, const struct dims *dims)
+{
+	size_t t = dims->tokens, d = dims->dim;
+
+	/* The limits of manifest.h keep every product below far inside a size_t. */
+	*s = (struct vit_scratch){
+		.patches = calloc((t - 1) * dims->patch * dims->patch, sizeof(float)),
+		.x = calloc(t * d, sizeof(float)),
+		.h = calloc(t * d, sizeof(float)),
+		.qkv = calloc(t * 3 * d, sizeof(float)),
+		.scores = calloc(t * t, sizeof(float)),
+		.mlp = calloc(t * dims->vit_mlp, sizeof(float)),
+	};
+	if (s->patches != NULL && s->x != NULL && s->h != NULL && s->qkv != NULL && s->scores != NULL &&
+	    s->mlp != NULL)
+		return 0;
+	vit_scratch_release(s);
+	return -ENOMEM;
+}
+
+void vit_scratch_release(struct vit_scratch *s)
+{
+	free(s->patches);
+	free(s->x);
+	free(s->h);
+	free(s->qkv);
+	free(s->scores);
+	free(s->mlp);
+	*s = (struct vit_scratch){ .x = NULL };
+}
+
+void vit_patches(const struct vit *vit, struct vit_scratch *s, const uint8_t *square)
+{
+	const struct dims *dims = vit->dims;
+	size_t p = dims->patch, margin = (dims->square - dims->image) / 2;
+
+	for (size_t y = 0; y < dims->image; y++) {
+		const uint8_t *line = square + (margin + y) * dims->square + margin; /* [image] */
+
+		for (size_t x = 0; x < dims->image; x++) {
+			size_t t = y / p * dims->grid + x / p, inside = y % p * p + x % p;
+
+			s->patches[t * p * p + inside] = vit->level[line[x]];
+		}
+	}
+}
+
+void vit_forward(const struct vit *vit, struct vit_scratch *s, const uint8_t *square)
+{
+	const struct dims *dims = vit->dims;
+	size_t t = dims->tokens, d = dims->dim, f = dims->vit_mlp;
+	float eps = dims->vit_eps;
+
+	/* Embed: x = pos, then the class token and the patches on top. */
+	vit_patches(vit, s, square);
+	memcpy(s->x, vit->pos, t * d * sizeof(float));
+	for (size_t j = 0; j < d; j++)
+		s->x[j] += vit->cls[j];
+	linear_add(s->patches, vit->patch_w, vit->patch_b, s->x + d, t - 1, dims->patch * dims->patch, d);
+
+	for (size_t i = 0; i < dims->vit_depth; i++) {
+		const struct vit_block *b = &vit->blocks[i];
+
+		/* Attention; h is read before it is overwritten. */
+		layernorm(s->x, b->norm1_w, b->norm1_b, eps, s->h, t, d);
+		linear(s->h, b->qkv_w, b->qkv_b, s->qkv, t, d, 3 * d);
+		attention(s->qkv, 3 * d, s->qkv + d, 3 * d, s->qkv + 2 * d, 3 * d, NULL, s->h, d, s->scores,
+			  t, t, d, dims->vit_heads);
+		linear_add(s->h, b->proj_w, b->proj_b, s->x, t, d, d);
+
+		/* MLP */
+		layernorm(s->x, b->norm2_w, b->norm2_b, eps, s->h, t, d);
+		linear(s->h, b->fc1_w, b->fc1_b, s->mlp, t, d, f);
+		gelu(s->mlp, t * f);
+		linear_add(s->mlp, b->fc2_w, b->fc2_b, s->x, t, f, d);
+	}
+
+	layernorm(s->x, vit->norm_w, vit->norm_b, eps, s->x, t, d);
+}
