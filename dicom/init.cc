@@ -96,10 +96,6 @@ bool dictionary_works()
 int dicom_init(bool codecs, struct err *e)
 {
 	return guarded(e, "dicom_init", [&]() -> int {
-		/* DCMTK writes the head and the body of a PDU in two calls: with Nagle's algorithm
-		 * every response waits 40 ms for the peer's delayed acknowledgement. */
-		if (setenv("TCP_NODELAY", "1", 1) < 0)
-			return err_set(e, -errno, "TCP_NODELAY: %s", strerror(errno));
 		route_log();
 		if (!dictionary_works())
 			return err_set(e, -ENOENT,
