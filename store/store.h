@@ -12,7 +12,9 @@
  *    and a lease.  Every call that ends the work takes the claim and fails with -ESTALE when the
  *    token is no longer the row's: a late worker can change nothing.
  *  - `now`, `due`, `lease` are wall-clock ms since 1970, given by the caller, never read here.
- *    Rows are ordered by id, never by time.
+ *    Rows are ordered by id, never by time.  A fresh or flushed row has due 0: at once.
+ *  - The lists of one study, instance or delivery fill at most `max` entries; when there are more they
+ *    return -E2BIG with *ret_n = how many.  Lists that page or look around just stop at `max`.
  *  - -EIO, -ENOSPC and every other error from commit leave the transaction rolled back; the caller
  *    must say no to whoever waits.
  */
@@ -101,7 +103,8 @@ struct score {
 /* What the caller fills: all up to `received`, and state READY or ASIDE.
  * Same UID and digest as a row that is there: *ret_duplicate, in->id and in->study of that row, its repeats += 1, no
  * new work (the caller discards its file).  Same UID, other digest: a new row with revision + 1.
- * A READY instance re-opens its study: state COLLECTING and, unless it was collecting already, settle_at = settle_at. */
+ * A READY instance re-opens its study: state COLLECTING and, unless it was collecting already, settle_at = settle_at.
+ * (From COMPOSING this voids the claim: its end will be -ESTALE.)  A study of ASIDE instances alone is SILENT. */
 int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, bool *ret_duplicate);
 
 /* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
@@ -113,7 +116,8 @@ int store_settle_instance(struct store *s, const struct instance *in, const stru
 int store_retry_instance(struct store *s, const struct instance *in, int64_t due, const char *why, bool uncount);
 /* Ends a claim for good: QUARANTINED, OUTCOME_FAILED. */
 int store_quarantine_instance(struct store *s, const struct instance *in, int64_t now, const char *why);
-/* For the operator: a QUARANTINED or SETTLED instance becomes READY with attempt 0 and re-opens its study. */
+/* For the operator: a QUARANTINED or SETTLED instance becomes READY with attempt 0 and re-opens its study.
+ * -ENOENT: no such row; -EBUSY: READY or CLAIMED; -ENOTSUP: ASIDE. */
 int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at);
 
 int store_instance_scores(struct store *s, int64_t instance, struct score *ret, size_t max, size_t *ret_n);
@@ -220,11 +224,14 @@ int store_add_delivery(struct store *s, int64_t study, unsigned revision, const 
 		       const char *destination, int64_t now);
 /* Claims the QUEUED delivery of this destination with the lowest id whose due <= now (also PARKED ones whose due <= now).  -ENOENT. */
 int store_next_delivery(struct store *s, const char *destination, int64_t now, int64_t lease, struct delivery *ret);
-/* Candidate reports of a delivery, to be sent in the order that the destination prefers. */
+/* Candidate reports of a delivery, to be sent in the order that the destination prefers.  Those that
+ * were rejected are left out, until a parked delivery is tried again or flushed. */
 int store_delivery_reports(struct store *s, const struct delivery *d, struct report *ret, size_t max, size_t *ret_n);
-/* Commits the class that the peer accepted, before the C-STORE.  -EEXIST when another one was chosen before. */
+/* Commits the class that the peer accepted, before the C-STORE.  -EEXIST when another one was chosen
+ * before, -ENOENT when it is no candidate. */
 int store_choose_report(struct store *s, const struct delivery *claim, int64_t report);
-/* Takes the choice back after the peer refused it for good (0122H): the next class may be chosen. */
+/* Takes the choice back after the peer refused it for good (0122H): the next class may be chosen.
+ * -ENOENT when none was chosen. */
 int store_reject_report(struct store *s, const struct delivery *claim);
 int store_close_delivery(struct store *s, const struct delivery *claim, int64_t now, int status, const char *why);
 /* QUEUED again at due; `permanent` is the new count of refusals of that sort; `uncount` as above. */
