@@ -394,7 +394,7 @@ int store_flush_deliveries(struct store *s, const char *destination, int64_t now
 int delivery_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "UPDATE delivery INDEXED BY delivery_by_state SET state = 0, lease = 0, "
+		query_on(s, "UPDATE delivery INDEXED BY delivery_claimed SET state = 0, lease = 0, "
 			    "due = min(due, ?) WHERE state = 1");
 	int r;
 
@@ -442,9 +442,10 @@ int store_list_deliveries(struct store *s, int64_t after, struct delivery *ret, 
 int store_destinations(struct store *s, struct destination *ret, size_t max, size_t *ret_n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "SELECT destination, min(due), sum(state = 0), sum(state = 3) "
-			    "FROM delivery INDEXED BY delivery_next WHERE state IN (0, 3) "
-			    "GROUP BY destination LIMIT ?");
+		query_on(s, "SELECT destination, (SELECT min(due) FROM delivery d INDEXED BY delivery_next "
+			    "WHERE d.state IN (0, 3) AND d.destination = t.destination), "
+			    "sum(iif(state = 0, n, 0)), sum(iif(state = 3, n, 0)) FROM tally t "
+			    "WHERE what = 'delivery' AND state IN (0, 3) AND n > 0 GROUP BY destination LIMIT ?");
 	size_t n = 0;
 	int r;
 

@@ -408,7 +408,7 @@ int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at)
 int instance_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "UPDATE instance INDEXED BY instance_by_state SET state = 0, lease = 0, "
+		query_on(s, "UPDATE instance INDEXED BY instance_claimed SET state = 0, lease = 0, "
 			    "due = min(due, ?) WHERE state = 1");
 	int r;
 

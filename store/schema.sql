@@ -48,8 +48,8 @@
 --   COMPOSING --close--> SILENT, PARKED, REPORTED
 --   COMPOSING --retry, recover--> COLLECTING
 --
---   pending counts the study's instances that are READY or CLAIMED.  Triggers keep it, so that no C
---   function can forget to; without it, finding the next study would look at every study that waits.
+--   pending counts the study's instances that are READY or CLAIMED; without it, finding the next study
+--   would look at every study that waits.
 --
 -- REPORT: a file that we made.  One row for each class of one revision; never changed, never re-used:
 --   bytes under a SOP Instance UID are for ever.
@@ -70,6 +70,8 @@
 -- TIME AND ORDER.  due = 0 means "at once" and is what fresh rows have; other times are wall-clock
 -- ms.  Among what is due the lowest id goes first.  The partial indexes hold only rows that wait, with
 -- those of due 0 in front in order of id, so that a claim costs the same among 10^3 and 10^6 rows.
+-- study.pending and the table tally are kept by the triggers at the end, so that no C function can
+-- forget to; the keeper asks for counts every few seconds and for destinations in every turn.
 -- token only ever grows and AUTOINCREMENT never gives an id twice: an old claim can never fit a new row.
 --
 -- CHANGING THIS FILE: it is step 1 (user_version 0 to 1) and frozen with the first release; later
@@ -96,7 +98,7 @@ CREATE TABLE study (
 	created   INTEGER NOT NULL,
 	CHECK ((plan_key IS NULL) = (plan_at IS NULL))
 ) STRICT;
-CREATE INDEX study_by_state ON study (state);
+CREATE INDEX study_claimed ON study (id) WHERE state = 1;
 -- By id for the claim, by time for the question when to wake up.
 CREATE INDEX study_next ON study (id, settle_at) WHERE state = 0 AND pending = 0;
 CREATE INDEX study_due ON study (settle_at) WHERE state = 0 AND pending = 0;
@@ -138,23 +140,8 @@ CREATE TABLE instance (
 	CHECK ((state = 3) = (outcome = 3))
 ) STRICT;
 CREATE INDEX instance_by_study ON instance (study);
-CREATE INDEX instance_by_state ON instance (state);
+CREATE INDEX instance_claimed ON instance (id) WHERE state = 1;
 CREATE INDEX instance_due ON instance (due) WHERE state = 0;
-
-CREATE TRIGGER instance_added AFTER INSERT ON instance WHEN new.state IN (0, 1)
-BEGIN
-	UPDATE study SET pending = pending + 1 WHERE id = new.study;
-END;
-CREATE TRIGGER instance_left AFTER UPDATE OF state ON instance
-	WHEN old.state IN (0, 1) AND new.state NOT IN (0, 1)
-BEGIN
-	UPDATE study SET pending = pending - 1 WHERE id = new.study;
-END;
-CREATE TRIGGER instance_back AFTER UPDATE OF state ON instance
-	WHEN old.state NOT IN (0, 1) AND new.state IN (0, 1)
-BEGIN
-	UPDATE study SET pending = pending + 1 WHERE id = new.study;
-END;
 
 CREATE TABLE score (
 	instance    INTEGER NOT NULL REFERENCES instance (id),
@@ -203,7 +190,7 @@ CREATE TABLE delivery (
 	finished    INTEGER NOT NULL DEFAULT 0,
 	UNIQUE (study, revision, kind, destination)
 ) STRICT;
-CREATE INDEX delivery_by_state ON delivery (state);
+CREATE INDEX delivery_claimed ON delivery (id) WHERE state = 1;
 CREATE INDEX delivery_open ON delivery (id) WHERE state <> 2;
 CREATE INDEX delivery_next ON delivery (destination, due) WHERE state IN (0, 3);
 CREATE INDEX delivery_due ON delivery (due) WHERE state IN (0, 3);
@@ -220,3 +207,71 @@ CREATE TABLE findings_list (
 	digest  BLOB NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
 	text    BLOB NOT NULL
 ) STRICT;
+
+-- How many rows of each sort are in each state.
+CREATE TABLE tally (
+	what        TEXT NOT NULL,    -- 'instance', 'study', 'report', 'delivery'
+	destination TEXT NOT NULL,    -- of deliveries, else ''
+	state       INTEGER NOT NULL, -- 0 for reports
+	n           INTEGER NOT NULL CHECK (n >= 0),
+	PRIMARY KEY (what, destination, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER instance_added AFTER INSERT ON instance
+BEGIN
+	UPDATE study SET pending = pending + 1 WHERE id = new.study AND new.state IN (0, 1);
+	INSERT INTO tally VALUES ('instance', '', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER instance_moved AFTER UPDATE OF state ON instance WHEN old.state <> new.state
+BEGIN
+	UPDATE study SET pending = pending + (new.state IN (0, 1)) - (old.state IN (0, 1))
+		WHERE id = new.study AND (new.state IN (0, 1)) <> (old.state IN (0, 1));
+	UPDATE tally SET n = n - 1 WHERE what = 'instance' AND destination = '' AND state = old.state;
+	INSERT INTO tally VALUES ('instance', '', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER instance_removed AFTER DELETE ON instance
+BEGIN
+	UPDATE study SET pending = pending - 1 WHERE id = old.study AND old.state IN (0, 1);
+	UPDATE tally SET n = n - 1 WHERE what = 'instance' AND destination = '' AND state = old.state;
+END;
+
+CREATE TRIGGER study_added AFTER INSERT ON study
+BEGIN
+	INSERT INTO tally VALUES ('study', '', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER study_moved AFTER UPDATE OF state ON study WHEN old.state <> new.state
+BEGIN
+	UPDATE tally SET n = n - 1 WHERE what = 'study' AND destination = '' AND state = old.state;
+	INSERT INTO tally VALUES ('study', '', new.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER study_removed AFTER DELETE ON study
+BEGIN
+	UPDATE tally SET n = n - 1 WHERE what = 'study' AND destination = '' AND state = old.state;
+END;
+
+CREATE TRIGGER report_added AFTER INSERT ON report
+BEGIN
+	INSERT INTO tally VALUES ('report', '', 0, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER report_removed AFTER DELETE ON report
+BEGIN
+	UPDATE tally SET n = n - 1 WHERE what = 'report' AND destination = '' AND state = 0;
+END;
+
+CREATE TRIGGER delivery_added AFTER INSERT ON delivery
+BEGIN
+	INSERT INTO tally VALUES ('delivery', new.destination, new.state, 1)
+		ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER delivery_moved AFTER UPDATE OF state ON delivery WHEN old.state <> new.state
+BEGIN
+	UPDATE tally SET n = n - 1
+		WHERE what = 'delivery' AND destination = old.destination AND state = old.state;
+	INSERT INTO tally VALUES ('delivery', new.destination, new.state, 1)
+		ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER delivery_removed AFTER DELETE ON delivery
+BEGIN
+	UPDATE tally SET n = n - 1
+		WHERE what = 'delivery' AND destination = old.destination AND state = old.state;
+END;

@@ -736,22 +736,37 @@ int store_next_due(struct store *s, int64_t *ret_instance, int64_t *ret_study, i
 			ret_delivery);
 }
 
-static int count_states(struct store *s, const char *sql, uint64_t *ret, size_t n)
+static int count(struct store *s, const char *what, uint64_t *ret, size_t n)
 {
-	CLEANUP(query) struct query q = query_on(s, sql);
+	CLEANUP(query) struct query q = query_on(s, "SELECT state, n FROM tally WHERE what = ?");
+	int64_t state;
 	int r;
 
+	query_bind_text(&q, what, SIZE_MAX);
 	while ((r = query_step(&q)) > 0) {
-		int64_t state = query_int(&q);
-
+		state = query_int(&q);
 		if (state >= 0 && (uint64_t)state < n)
-			ret[state] = (uint64_t)query_int(&q);
+			ret[state] += (uint64_t)query_int(&q); /* deliveries: one row for each destination */
 	}
 	return r;
 }
 
+static int count_all(struct store *s, struct store_counts *c)
+{
+	int r;
+
+	r = count(s, "instance", c->instances, ARRAY_SIZE(c->instances));
+	if (r >= 0)
+		r = count(s, "study", c->studies, ARRAY_SIZE(c->studies));
+	if (r >= 0)
+		r = count(s, "delivery", c->deliveries, ARRAY_SIZE(c->deliveries));
+	if (r >= 0)
+		r = count(s, "report", &c->reports, 1);
+	return r;
+}
+
 /* 0 when the query has no row. */
-static int count_one(struct store *s, const char *sql, int64_t *ret)
+static int oldest(struct store *s, const char *sql, int64_t *ret)
 {
 	CLEANUP(query) struct query q = query_on(s, sql);
 	int r;
@@ -762,28 +777,6 @@ static int count_one(struct store *s, const char *sql, int64_t *ret)
 	return r == -ENOENT ? 0 : r;
 }
 
-static int count_all(struct store *s, struct store_counts *c)
-{
-	int64_t reports;
-	int r;
-
-	r = count_states(s, "SELECT state, count(*) FROM instance INDEXED BY instance_by_state GROUP BY state",
-			 c->instances, ARRAY_SIZE(c->instances));
-	if (r >= 0)
-		r = count_states(s, "SELECT state, count(*) FROM study INDEXED BY study_by_state GROUP BY state",
-				 c->studies, ARRAY_SIZE(c->studies));
-	if (r >= 0)
-		r = count_states(s,
-				 "SELECT state, count(*) FROM delivery INDEXED BY delivery_by_state GROUP BY state",
-				 c->deliveries, ARRAY_SIZE(c->deliveries));
-	if (r >= 0)
-		r = count_one(s, "SELECT count(*) FROM report", &reports);
-	if (r < 0)
-		return r;
-	c->reports = (uint64_t)reports;
-	return 0;
-}
-
 int store_counts(struct store *s, struct store_counts *ret)
 {
 	struct store_counts c = { .reports = 0 };
@@ -792,17 +785,19 @@ int store_counts(struct store *s, struct store_counts *ret)
 	r = count_all(s, &c);
 	if (r < 0)
 		return r;
-	/* The lowest id is the oldest; a clock may have stepped in between. */
-	r = count_one(s,
-		      "SELECT received FROM instance WHERE id = (SELECT min(id) FROM ("
-		      "SELECT min(id) AS id FROM instance INDEXED BY instance_by_state WHERE state = 0 UNION ALL "
-		      "SELECT min(id) FROM instance INDEXED BY instance_by_state WHERE state = 1))",
-		      &c.oldest_ready);
+	/* The lowest id is the oldest; a clock may have stepped in between.  Few rows are claimed or were
+	 * tried before; the fresh ones have due 0 and lie in order of id. */
+	r = oldest(s,
+		   "SELECT received FROM instance WHERE id = (SELECT min(id) FROM (SELECT * FROM ("
+		   "SELECT id FROM instance INDEXED BY instance_due WHERE state = 0 AND due = 0 ORDER BY id LIMIT 1) "
+		   "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_due WHERE state = 0 AND due > 0 "
+		   "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_claimed WHERE state = 1))",
+		   &c.oldest_ready);
 	if (r < 0)
 		return r;
-	r = count_one(s,
-		      "SELECT created FROM delivery INDEXED BY delivery_open WHERE state <> 2 ORDER BY id LIMIT 1",
-		      &c.oldest_delivery);
+	r = oldest(s,
+		   "SELECT created FROM delivery INDEXED BY delivery_open WHERE state <> 2 ORDER BY id LIMIT 1",
+		   &c.oldest_delivery);
 	if (r < 0)
 		return r;
 	*ret = c;

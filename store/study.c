@@ -278,7 +278,7 @@ int store_retry_study(struct store *s, const struct study *claimed, int64_t due,
 int study_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "UPDATE study INDEXED BY study_by_state SET state = 0, lease = 0, "
+		query_on(s, "UPDATE study INDEXED BY study_claimed SET state = 0, lease = 0, "
 			    "settle_at = min(settle_at, ?) WHERE state = 1");
 	int r;
 

@@ -79,7 +79,15 @@ static bool is_sound(struct store *s)
 	(void)sqlite3_finalize(st);
 	return good && number(s, "SELECT count(*) FROM pragma_foreign_key_check") == 0 &&
 	       number(s, "SELECT count(*) FROM study s WHERE pending <> (SELECT count(*) FROM instance i "
-			 "WHERE i.study = s.id AND i.state IN (0, 1))") == 0;
+			 "WHERE i.study = s.id AND i.state IN (0, 1))") == 0 &&
+	       number(s, "SELECT count(*) FROM (SELECT * FROM tally WHERE n > 0 EXCEPT SELECT * FROM ("
+			 "SELECT 'instance', '', state, count(*) FROM instance GROUP BY state UNION ALL "
+			 "SELECT 'study', '', state, count(*) FROM study GROUP BY state UNION ALL "
+			 "SELECT 'report', '', 0, count(*) FROM report UNION ALL "
+			 "SELECT 'delivery', destination, state, count(*) FROM delivery GROUP BY 2, 3))") == 0 &&
+	       number(s, "SELECT sum(n) FROM tally") ==
+		       number(s, "SELECT (SELECT count(*) FROM instance) + (SELECT count(*) FROM study) + "
+				 "(SELECT count(*) FROM report) + (SELECT count(*) FROM delivery)");
 }
 
 /* ---- making rows ---------------------------------------------------------------------------- */
@@ -1512,12 +1520,13 @@ static void tour(struct store *s)
 	is_int(bad, 0, "a tour of every call: %s", store_error(s));
 }
 
-/* Statements that look at many rows because that is their job; none of them is a claim. */
+/* Statements that look at many rows because that is their job; none of them is a claim.  Inserting a
+ * report has a plan to search for orphans of its key, which SQLite takes only when there are any. */
 static bool may_scan(const char *sql)
 {
 	static const char *const starts[] = {
-		"SELECT file, id FROM", "SELECT state, count(*)", "SELECT destination, min(due)",
-		"SELECT count(*) FROM", "DELETE FROM refused WHERE EXISTS",
+		"SELECT file, id FROM", "SELECT count(*) FROM sqlite_schema", "DELETE FROM refused WHERE EXISTS",
+		"INSERT INTO report",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
@@ -1534,6 +1543,8 @@ static bool is_costly(const char *sql, const char *detail)
 		return strstr(sql, "study = ?") == NULL;
 	if (strncmp(detail, "SCAN ", 5) != 0 || strncmp(detail, "SCAN (", 6) == 0 ||
 	    strcmp(detail, "SCAN CONSTANT ROW") == 0)
+		return false;
+	if (strstr(detail, "_claimed") != NULL)
 		return false;
 	return strstr(sql, "LIMIT 1") == NULL || (strstr(detail, "INDEX study_next") == NULL &&
 						  strstr(detail, "INDEX delivery_open") == NULL);
@@ -1598,14 +1609,16 @@ static void populate(struct store *s, unsigned n)
 
 static int64_t steps_of_a_turn(struct store *s)
 {
+	unsigned new = 800000 + (unsigned)number(s, "SELECT count(*) FROM instance");
 	int64_t due_i, due_s, due_d;
-	struct delivery d;
+	struct destination to[ROOM];
+	struct store_counts c;
 	struct instance in;
+	struct delivery d;
 	struct study st;
+	size_t n;
 
-	unsigned n = 800000 + (unsigned)number(s, "SELECT count(*) FROM instance");
-
-	(void)add(s, n, n);
+	(void)add(s, new, new);
 	(void)steps(s, true);
 	in = claim(s, 100);
 	settle(s, &in);
@@ -1614,6 +1627,8 @@ static int64_t steps_of_a_turn(struct store *s)
 	d = next_delivery(s, "PACS1", 100);
 	is_int(end_close(s, &d), 0, "a delivery");
 	is_int(store_next_due(s, &due_i, &due_s, &due_d), 0, "next due");
+	is_int(store_destinations(s, to, ROOM, &n), 0, "destinations");
+	is_int(store_counts(s, &c), 0, "counts");
 	return steps(s, true);
 }
 
@@ -1632,7 +1647,7 @@ static void test_plans(void)
 	few = steps_of_a_turn(s);
 	populate(s, 30000);
 	many = steps_of_a_turn(s);
-	ok(few > 100 && many < few + few / 4, "one turn of claims: %lld steps among 10^3 rows, %lld among 3 10^4",
+	ok(few > 100 && many < few + few / 4, "one turn of the keeper: %lld steps among 10^3 rows, %lld among 3 10^4",
 	   (long long)few, (long long)many);
 	is_int(s->n_cached, n, "no statement is prepared twice");
 	ok(is_sound(s), "the database is sound");
