@@ -49,33 +49,27 @@ static int bind_layer(struct fusion_layer *l, size_t i, const struct dims *dims,
 	return weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
 }
 
-/* decoder_norm is one module that the checkpoint may hold under two names.  If they differ, somebody
- * has edited the file and we cannot know which one is meant. */
+/* decoder_norm is one module that a checkpoint holds under two names.  Should they differ, somebody has
+ * edited the file and nobody can know which one is meant. */
 static int bind_norm(struct fusion *fusion, struct weights *w, struct err *e)
 {
 	size_t d = fusion->dims->dim;
-	const float *again_w, *again_b; /* [D] */
 	const struct weights_want want[] = {
-		{ "decoder_norm.weight", &fusion->norm_w, { d } },
-		{ "decoder_norm.bias", &fusion->norm_b, { d } },
-	}, again[] = {
-		{ "decoder.norm.weight", &again_w, { d } },
-		{ "decoder.norm.bias", &again_b, { d } },
+		{ "weight", &fusion->norm_w, { d } },
+		{ "bias", &fusion->norm_b, { d } },
 	};
-	int r;
+	static const char one[] = "fusion_module.decoder_norm.", other[] = "fusion_module.decoder.norm.";
+	char a[WEIGHTS_NAME_MAX], b[WEIGHTS_NAME_MAX];
 
-	r = weights_bind(w, "fusion_module.", want, ARRAY_SIZE(want), e);
-	if (r < 0 || !weights_has(w, "fusion_module.decoder.norm.weight"))
-		return r;
-	r = weights_bind(w, "fusion_module.", again, ARRAY_SIZE(again), e);
-	if (r < 0)
-		return r;
-	if (memcmp(again_w, fusion->norm_w, d * sizeof(float)) != 0 ||
-	    memcmp(again_b, fusion->norm_b, d * sizeof(float)) != 0)
-		return err_set(e, -EBADMSG,
-			       "tensors fusion_module.decoder_norm and fusion_module.decoder.norm differ, "
-			       "expected one module under two names");
-	return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		(void)snprintf(a, sizeof(a), "%s%s", one, want[i].name);
+		(void)snprintf(b, sizeof(b), "%s%s", other, want[i].name);
+		if (weights_has(w, b) && !weights_same(w, a, b))
+			return err_set(e, -EBADMSG,
+				       "weights.safetensors: tensors %s and %s differ, expected one module under "
+				       "two names", a, b);
+	}
+	return weights_bind(w, one, want, ARRAY_SIZE(want), e);
 }
 
 static int bind_head(struct fusion *fusion, struct weights *w, struct err *e)

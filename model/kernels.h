@@ -17,12 +17,8 @@
  * machine and its load; a fixed number gives the same bits every time. */
 void kernels_set_threads(unsigned n);
 
-/* BLAS chooses its code for the CPU when it is loaded, from a list of models that is older than many
- * CPUs: a newer one with AVX-512 gets AVX2 code, at half the speed.  Where that has happened this
- * sets the library's own variable and runs the program again, once (it returns when the exec fails:
- * slow, not wrong).  To be called first in main, before any descriptor or sandbox. */
-void kernels_choose_core(char **argv);
-/* What BLAS chose, for people: "SkylakeX". */
+/* The code that BLAS chose for this CPU, for people: "SkylakeX".  Results of two cores may differ in
+ * the last bits, and so may their speed, by half. */
 const char *kernels_core(void);
 
 /* y = x * transpose(w) + b */

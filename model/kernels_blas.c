@@ -15,7 +15,6 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "model/kernels.h"
 
@@ -29,8 +28,6 @@
 
 #define LANES 16 /* partial sums; one AVX-512 register, and a fixed order on every machine */
 
-#define CORE_VARIABLE "OPENBLAS_CORETYPE"
-
 void kernels_set_threads(unsigned n)
 {
 	openblas_set_num_threads(n > INT_MAX ? INT_MAX : (int)n);
@@ -39,29 +36,6 @@ void kernels_set_threads(unsigned n)
 const char *kernels_core(void)
 {
 	return openblas_get_corename();
-}
-
-void kernels_choose_core(char **argv)
-{
-#ifdef __x86_64__
-	/* Names of the AVX2 generation; anything else was chosen knowingly. */
-	static const char *const old[] = { "Haswell", "Zen", "Excavator" };
-	const char *core = kernels_core();
-	bool is_old = false;
-
-	for (size_t i = 0; i < sizeof(old) / sizeof(old[0]); i++)
-		is_old = is_old || strcmp(core, old[i]) == 0;
-	if (!is_old || getenv(CORE_VARIABLE) != NULL || !__builtin_cpu_supports("avx512f") ||
-	    !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-	    !__builtin_cpu_supports("avx512vl"))
-		return;
-	if (setenv(CORE_VARIABLE, "SkylakeX", 1) < 0)
-		return;
-	(void)execv("/proc/self/exe", argv); /* returns only when it failed: we go on, slower */
-	(void)unsetenv(CORE_VARIABLE);	     /* children must not think that it worked */
-#else
-	(void)argv;
-#endif
 }
 
 /* BLAS takes int; every dimension here is bounded by the limits of model/manifest.h. */
@@ -149,23 +123,25 @@ void layernorm(const float *x, const float *w, const float *b, float eps, float 
 }
 
 /* e^x for x <= 88.  Below -87 the result stays at e^-87, which is nothing in float32 terms.
- * x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 p(r), p a minimax fit (relative error 3e-9);
- * 2^n is built from its exponent bits. */
+ * x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 p(r), p a minimax fit (relative error 3e-9).
+ * Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits, ready to become an exponent. */
 static inline __attribute__((always_inline)) float exp_of(float x)
 {
-	const float round = 12582912.0f; /* 1.5 * 2^23: adding and taking it away rounds to an integer */
-	float n, r, p, power;
-	int32_t bits;
+	const float round = 12582912.0f; /* 1.5 * 2^23 */
+	float shifted, n, r, p, power;
+	uint32_t bits;
 
 	x = x < -87.0f ? -87.0f : x;
-	n = (x * 1.44269504f + round) - round;
+	shifted = x * 1.44269504f + round;
+	n = shifted - round;
 	r = (x - n * 0.693359375f) - n * -2.12194440e-4f; /* ln 2 in two parts, the first exact */
 	p = 1.38146020e-3f;
 	p = p * r + 8.36871520e-3f;
 	p = p * r + 4.16683879e-2f;
 	p = p * r + 1.66665206e-1f;
 	p = p * r + 4.99999934e-1f;
-	bits = ((int32_t)n + 127) * (1 << 23);
+	memcpy(&bits, &shifted, sizeof(bits));
+	bits = (bits << 23) + (127u << 23);
 	memcpy(&power, &bits, sizeof(power));
 	return (1 + (r + r * r * p)) * power;
 }

@@ -314,14 +314,22 @@ bool weights_has(const struct weights *w, const char *name)
 	return find(w, name) != NULL;
 }
 
-size_t weights_count(const struct weights *w)
+bool weights_same(const struct weights *w, const char *a, const char *b)
 {
-	return w->n;
+	const struct tensor *x = find(w, a), *y = find(w, b);
+
+	return x != NULL && y != NULL && x->dtype == y->dtype && x->rank == y->rank &&
+	       memcmp(x->shape, y->shape, x->rank * sizeof(*x->shape)) == 0 &&
+	       memcmp(w->data + x->begin, w->data + y->begin, x->end - x->begin) == 0;
 }
 
-const char *weights_name(const struct weights *w, size_t i)
+const char *weights_at(const struct weights *w, size_t i, const size_t **ret_shape, size_t *ret_rank)
 {
-	return i < w->n ? w->tensors[i].name : NULL;
+	if (i >= w->n)
+		return NULL;
+	*ret_shape = w->tensors[i].shape;
+	*ret_rank = w->tensors[i].rank;
+	return w->tensors[i].name;
 }
 
 uint64_t weights_used(const struct weights *w)

@@ -40,8 +40,10 @@ void weights_close(struct weights *w); /* NULL allowed */
 void weights_digest(const struct weights *w, uint8_t ret[DIGEST_SIZE]);
 
 bool weights_has(const struct weights *w, const char *name);
-size_t weights_count(const struct weights *w);
-const char *weights_name(const struct weights *w, size_t i);
+/* Both there, of one type and shape, and equal to the last bit. */
+bool weights_same(const struct weights *w, const char *a, const char *b);
+/* Name and shape of tensor i, in the file's order; NULL from the last on. */
+const char *weights_at(const struct weights *w, size_t i, const size_t **ret_shape, size_t *ret_rank);
 
 /* The tensor, row-major, if it has exactly this shape; -ENOENT, -EBADMSG (shape), -ENOTSUP (type). */
 int weights_get(struct weights *w, const char *name, const size_t *shape, size_t rank,

@@ -1,11 +1,10 @@
 /* untrained.c: see untrained.h.
  *
  * The list of tensors below is written out apart from the readers in model/, so that each checks the
- * other.  File: header padded to 64 bytes, tensors without gaps, those whose size is no multiple of
- * 64 bytes last, hence every large one aligned to 64.
+ * other.
  */
 #include <errno.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -15,10 +14,11 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include "model/safetensors_write.h"
+
 #include "tools/bundle/untrained.h"
 #include "tools/phantom/rng.h"
 
-#define ALIGN 64
 #define NAME_MAX_LEN 160
 #define TENSORS_MAX 512
 #define VOCAB_BYTES_MAX (1024 * 1024)
@@ -189,95 +189,55 @@ static void fill(const struct tensor *t, struct rng *rng, float *ret /* [count] 
 	}
 }
 
-static bool is_whole(const struct tensor *t)
+static int write_weights(int dir, const struct list *l, uint64_t seed, uint8_t ret_digest[DIGEST_SIZE],
+			 struct err *e)
 {
-	return t->count * sizeof(float) % ALIGN == 0;
-}
-
-/* Whole ones first, in the list's order. */
-static void sort_for_alignment(struct list *l)
-{
-	CLEANUP(free) struct list *sorted = xcalloc(1, sizeof(*sorted));
+	CLEANUP(free) struct safetensors_entry *entries = xcalloc(l->n, sizeof(*entries));
+	CLEANUP(free) size_t *order = xcalloc(l->n, sizeof(*order));
+	struct safetensors_writer *w;
+	int r;
 
 	for (size_t i = 0; i < l->n; i++)
-		if (is_whole(&l->t[i]))
-			sorted->t[sorted->n++] = l->t[i];
-	for (size_t i = 0; i < l->n; i++)
-		if (!is_whole(&l->t[i]))
-			sorted->t[sorted->n++] = l->t[i];
-	*l = *sorted;
+		entries[i] = (struct safetensors_entry){ l->t[i].name, l->t[i].rank, l->t[i].shape };
+	r = safetensors_order(entries, l->n, order, e);
+	if (r < 0)
+		return r;
+	r = safetensors_write_open(dir, "weights.safetensors", entries, l->n, NULL, 0, &w, e);
+	for (size_t i = 0; r == 0 && i < l->n; i++) {
+		const struct tensor *t = &l->t[order[i]];
+		CLEANUP(free) float *v = xcalloc(t->count, sizeof(float));
+		struct rng rng = rng_open(seed, order[i]);
+
+		fill(t, &rng, v);
+		r = safetensors_write_data(w, v, t->count * sizeof(float), e);
+	}
+	if (r == 0)
+		r = safetensors_write_commit(w, ret_digest, e);
+	safetensors_write_close(w);
+	return r;
 }
 
-static void write_header(FILE *f, const struct list *l)
+static int write_text(int dir, const char *name, const void *p, size_t n, struct err *e)
 {
-	CLEANUP(free) char *text = NULL;
-	size_t size, at = 0, pad;
-	uint64_t length;
-	FILE *m = open_memstream(&text, &size);
+	CLEANUP(close) int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int r;
 
-	if (m == NULL)
-		return; /* the caller sees an empty file */
-	fputc('{', m);
-	for (size_t i = 0; i < l->n; i++) {
-		const struct tensor *t = &l->t[i];
-		size_t bytes = t->count * sizeof(float);
-
-		fprintf(m, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i > 0 ? "," : "", t->name);
-		for (size_t j = 0; j < t->rank; j++)
-			fprintf(m, j > 0 ? ",%zu" : "%zu", t->shape[j]);
-		fprintf(m, "],\"data_offsets\":[%zu,%zu]}", at, at + bytes);
-		at += bytes;
-	}
-	fputc('}', m);
-	if (fclose(m) != 0)
-		return;
-	pad = (ALIGN - (size + sizeof(length)) % ALIGN) % ALIGN;
-	length = size + pad;
-	for (size_t i = 0; i < sizeof(length); i++)
-		fputc((int)(length >> (8 * i) & 0xff), f);
-	fwrite(text, 1, size, f);
-	fprintf(f, "%*s", (int)pad, "");
-}
-
-static int write_weights(const char *path, struct list *l, uint64_t seed, struct err *e)
-{
-	FILE *f = fopen(path, "we");
-	bool bad;
-
-	if (f == NULL)
-		return err_set(e, -errno, "%s: %s", path, strerror(errno));
-	sort_for_alignment(l);
-	write_header(f, l);
-	for (size_t i = 0; i < l->n; i++) {
-		CLEANUP(free) float *v = xcalloc(l->t[i].count, sizeof(float));
-		struct rng rng = rng_open(seed, i);
-
-		fill(&l->t[i], &rng, v);
-		fwrite(v, sizeof(float), l->t[i].count, f); /* little-endian machines only, as the reader */
-	}
-	bad = ferror(f) != 0;
-	if (fclose(f) != 0 || bad)
-		return err_set(e, -EIO, "%s: cannot write", path);
+	if (fd < 0)
+		return err_set(e, -errno, "%s: %s", name, strerror(errno));
+	r = write_full(fd, p, n);
+	if (r < 0)
+		return err_set(e, r, "%s: %s", name, strerror(-r));
 	return 0;
 }
 
-static int write_text(const char *path, const void *p, size_t n, struct err *e)
+static int write_manifest(int dir, size_t vocab, uint64_t seed, const uint8_t digest[DIGEST_SIZE],
+			  struct err *e)
 {
-	FILE *f = fopen(path, "we");
-	bool bad;
+	char text[2048], sha256[DIGEST_HEX_MAX];
+	int n;
 
-	if (f == NULL)
-		return err_set(e, -errno, "%s: %s", path, strerror(errno));
-	bad = fwrite(p, 1, n, f) != n;
-	if (fclose(f) != 0 || bad)
-		return err_set(e, -EIO, "%s: cannot write", path);
-	return 0;
-}
-
-static int write_manifest(const char *path, size_t vocab, uint64_t seed, const char *sha256, struct err *e)
-{
-	char text[2048];
-	int n = snprintf(
+	str_hex(sha256, digest, DIGEST_SIZE);
+	n = snprintf(
 		text, sizeof(text),
 		"{\n \"format\": 1,\n \"name\": \"untrained-tiny-%llu\",\n \"family\": \"untrained-tiny\",\n"
 		" \"domain\": \"untrained\",\n \"sha256\": \"%s\",\n \"dim\": %d,\n \"img\": %d,\n"
@@ -290,31 +250,15 @@ static int write_manifest(const char *path, size_t vocab, uint64_t seed, const c
 		(unsigned long long)seed, sha256, DIM, IMG, PATCH, VIT_DEPTH, VIT_HEADS, VIT_MLP, vocab,
 		MAX_POS, BERT_DEPTH, BERT_HEADS, BERT_MLP, FUS_DEPTH, FUS_HEADS, FUS_MLP, HEAD_0, HEAD_1,
 		HEAD_2, WORD_NUM, LAST_N_LAYERS, IMSIZE, IMG);
-
-	return write_text(path, text, (size_t)n, e);
-}
-
-static int digest_path(const char *path, char ret[DIGEST_HEX_MAX], struct err *e)
-{
-	uint8_t digest[DIGEST_SIZE];
-	FILE *f = fopen(path, "re");
-	int r;
-
-	if (f == NULL)
-		return err_set(e, -errno, "%s: %s", path, strerror(errno));
-	r = digest_fd(fileno(f), 0, digest);
-	(void)fclose(f); /* read side only */
-	if (r < 0)
-		return err_set(e, r, "%s: %s", path, strerror(-r));
-	str_hex(ret, digest, sizeof(digest));
-	return 0;
+	return write_text(dir, "model.json", text, (size_t)n, e);
 }
 
 int untrained_write(const char *dir, const char *vocab, uint64_t seed, struct err *e)
 {
 	CLEANUP(free) struct list *l = xcalloc(1, sizeof(*l));
 	CLEANUP(free) void *pieces = NULL;
-	char path[PATH_MAX - NAME_MAX_LEN], file[PATH_MAX], sha256[DIGEST_HEX_MAX];
+	CLEANUP(close) int fd = -1;
+	uint8_t digest[DIGEST_SIZE];
 	size_t bytes, lines = 0;
 	int r;
 
@@ -323,25 +267,23 @@ int untrained_write(const char *dir, const char *vocab, uint64_t seed, struct er
 		return r;
 	for (size_t i = 0; i < bytes; i++)
 		lines += ((const char *)pieces)[i] == '\n';
-	if (!str_copy(path, sizeof(path), dir))
-		return err_set(e, -ENAMETOOLONG, "%s: path too long", dir);
 	if (mkdir(dir, 0777) < 0 && errno != EEXIST)
+		return err_set(e, -errno, "%s: %s", dir, strerror(errno));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
 		return err_set(e, -errno, "%s: %s", dir, strerror(errno));
 
 	list_text(l, lines);
 	list_image(l);
 	list_fusion(l);
-	(void)snprintf(file, sizeof(file), "%s/weights.safetensors", path);
-	r = write_weights(file, l, seed, e);
+	r = write_weights(fd, l, seed, digest, e);
 	if (r < 0)
-		return r;
-	r = digest_path(file, sha256, e);
+		return err_prefix(e, r, "%s", dir);
+	r = write_text(fd, "vocab.txt", pieces, bytes, e);
 	if (r < 0)
-		return r;
-	(void)snprintf(file, sizeof(file), "%s/vocab.txt", path);
-	r = write_text(file, pieces, bytes, e);
+		return err_prefix(e, r, "%s", dir);
+	r = write_manifest(fd, lines, seed, digest, e);
 	if (r < 0)
-		return r;
-	(void)snprintf(file, sizeof(file), "%s/model.json", path);
-	return write_manifest(file, lines, seed, sha256, e);
+		return err_prefix(e, r, "%s", dir);
+	return 0;
 }

@@ -12,7 +12,8 @@
 #include "base/err.h"
 
 /* Makes `dir` if it is not there and writes model.json, weights.safetensors and a copy of the
- * vocabulary into it.  Not durable, not atomic: a tool for people. */
+ * vocabulary into it.  A tool for people: an interrupted run leaves a directory that does not
+ * open. */
 int untrained_write(const char *dir, const char *vocab, uint64_t seed, struct err *e);
 
 #endif
