@@ -1,0 +1,33 @@
+/* tool.h: the verbs of carzero-model, one function each.
+ *
+ * A verb gets its own argv (argv[0] is the verb), prints results on stdout and everything else on
+ * stderr, and returns the exit code: 0 done, 1 it could not be done (one line says why), 2 the command
+ * line is wrong.
+ */
+#ifndef CARZEROD_DAEMON_TOOL_H
+#define CARZEROD_DAEMON_TOOL_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/findings.h"
+
+enum { TOOL_DONE = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+
+int tool_import(int argc, char **argv);
+int tool_info(int argc, char **argv);
+int tool_prompts(int argc, char **argv);
+int tool_score(int argc, char **argv);
+int tool_eval(int argc, char **argv);
+int tool_calibrate(int argc, char **argv);
+
+/* "carzero-model: VERB: ..." on stderr; each returns its exit code. */
+int tool_failed(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int tool_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* getopt_long() with errors in our words: the option's value, -1 at the end, '?' after a message. */
+int tool_option(const char *verb, int argc, char **argv, const struct option *options);
+#define TOOL_HELP 1 /* what { "help", no_argument, NULL, TOOL_HELP } gives */
+
+#endif

@@ -1,0 +1,249 @@
+/* tool_score.c: carzero-model score: image files in, one line a finding out.
+ *
+ * One picture at a time; a file that cannot be scored is named on stderr, the others go on, and the
+ * exit code is 1 at the end.
+ */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "model/kernels.h"
+#include "model/model.h"
+#include "model/preprocess.h"
+
+#include "daemon/findings.h"
+#include "daemon/research_image.h"
+#include "daemon/tool.h"
+
+#define THREADS_MAX 1024
+
+static const char score_help[] =
+	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS] IMAGE ...\n"
+	"\n"
+	"Scores image files (DICOM, PNG, JPEG) and prints one line a finding, separated by tabs:\n"
+	"image, finding, logit, probability. A probability is printed only where the findings list has\n"
+	"a calibration for these weights and this way of preparing pixels; otherwise '-'. The logit\n"
+	"alone is no probability and its zero means nothing.\n"
+	"\n"
+	"  --model DIR       the bundle\n"
+	"  --findings FILE   a findings list (findings.yaml)\n"
+	"  --prompt TEXT     instead: a prompt, like 'There is pneumothorax'; may be repeated\n"
+	"  --recipe NAME     pixels of DICOM files: 'window' (default) or 'mimic'\n"
+	"  --precision f32   the arithmetic; f32 is the only one so far\n"
+	"  --threads N       threads of BLAS (default: all processors); the same number gives the\n"
+	"                    same digits\n"
+	"  --json            one JSON object instead of lines\n"
+	"\n"
+	"Example:\n"
+	"  carzero-model score --model carzero --findings findings.yaml *.dcm\n";
+
+struct score_job {
+	const char *verb;
+	const char *dir, *list;
+	const char **prompts; /* [n] */
+	size_t n;
+	struct findings *findings; /* NULL with --prompt */
+	enum recipe recipe;
+	unsigned threads;
+	bool json;
+	json_t *scores;
+	struct model *model;
+	struct model_run *run;
+	uint8_t *square;
+	float *logits; /* [n] */
+};
+
+static const char *recipe_text(enum recipe recipe)
+{
+	return recipe == RECIPE_MIMIC ? "mimic" : "window";
+}
+
+static double probability(const struct score_job *j, size_t i, enum recipe recipe)
+{
+	if (j->findings == NULL)
+		return NAN;
+	return finding_probability(&j->findings->finding[i], j->logits[i], model_info(j->model)->family,
+				   recipe_text(recipe), "f32");
+}
+
+static json_t *path_json(const char *path)
+{
+	json_t *s = json_string(path);
+	char quoted[4096];
+
+	return s != NULL ? s : json_string(str_quote(quoted, sizeof(quoted), path)); /* a name that is not UTF-8 */
+}
+
+static void print_scores(struct score_job *j, const char *path, enum recipe recipe)
+{
+	size_t i;
+
+	for (i = 0; i < j->n; i++) {
+		const char *id = j->findings != NULL ? j->findings->finding[i].id : j->prompts[i];
+		double p = probability(j, i, recipe);
+
+		if (!j->json) {
+			printf("%s\t%s\t%.6f\t", path, id, (double)j->logits[i]);
+			printf(isnan(p) ? "-\n" : "%.6f\n", p);
+			continue;
+		}
+		json_array_append_new(j->scores,
+				      json_pack("{s:o, s:s, s:s, s:f, s:o}", "image", path_json(path), "finding", id,
+						"prompt", j->prompts[i], "logit", (double)j->logits[i], "probability",
+						isnan(p) ? json_null() : json_real(p)));
+	}
+}
+
+static int score_file(struct score_job *j, const char *path)
+{
+	struct research_image image;
+	struct letterbox box;
+	struct err e;
+	size_t i;
+	int r;
+
+	if (research_image_load(path, j->recipe, &image, &e) < 0)
+		return tool_failed(j->verb, "%s", e.text);
+	if (image.note[0] != '\0')
+		fprintf(stderr, "carzero-model: score: note: %s: %s\n", path, image.note);
+	r = preprocess_letterbox(image.gray, image.width, image.height, model_info(j->model)->image_size, j->square, &box);
+	if (r == 0)
+		r = model_score(j->run, j->square, j->logits, NULL);
+	for (i = 0; r == 0 && i < j->n; i++)
+		if (!isfinite(j->logits[i]))
+			r = -ERANGE;
+	if (r == 0)
+		print_scores(j, path, image.recipe);
+	else
+		(void)tool_failed(j->verb, "%s: %zu x %zu pixels: %s", path, image.width, image.height,
+				  r == -EBADMSG ? "too narrow to be scored" : strerror(-r));
+	research_image_free(&image);
+	return r < 0 ? TOOL_FAILED : TOOL_DONE;
+}
+
+static int open_model(struct score_job *j)
+{
+	const struct model_info *info;
+	struct err e;
+	size_t i;
+
+	if (j->list != NULL) {
+		if (findings_load(j->list, &j->findings, NULL, NULL, &e) < 0)
+			return tool_failed(j->verb, "%s", e.text);
+		j->n = j->findings->n;
+		j->prompts = xreallocarray(j->prompts, j->n, sizeof(*j->prompts));
+		for (i = 0; i < j->n; i++)
+			j->prompts[i] = j->findings->finding[i].prompt;
+	}
+	kernels_set_threads(j->threads);
+	if (model_open(j->dir, &j->model, &e) < 0)
+		return tool_failed(j->verb, "%s", e.text);
+	info = model_info(j->model);
+	if (info->domain != MODEL_CLINICAL)
+		fprintf(stderr, "carzero-model: score: note: %s is %s: its numbers say nothing about a patient\n", j->dir,
+			info->domain == MODEL_PHANTOM ? "a demonstration model for drawn phantoms" :
+							"not known to be the trained model");
+	if (model_set_prompts(j->model, j->prompts, j->n, &e) < 0)
+		return tool_failed(j->verb, "%s", e.text);
+	if (model_run_new(j->model, &j->run, &e) < 0)
+		return tool_failed(j->verb, "%s", e.text);
+	j->square = xcalloc(info->image_size, info->image_size);
+	j->logits = xcalloc(j->n, sizeof(*j->logits));
+	return TOOL_DONE;
+}
+
+static void print_json(struct score_job *j)
+{
+	const struct model_info *info = model_info(j->model);
+	char hex[DIGEST_HEX_MAX];
+	json_t *root;
+
+	str_hex(hex, info->digest, DIGEST_SIZE);
+	root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:O}", "model", "name", info->name, "family", info->family, "sha256", hex,
+			 "precision", "f32", "scores", j->scores);
+	(void)json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+	putchar('\n');
+	json_decref(root);
+}
+
+static int score_all(struct score_job *j, char **files, int n)
+{
+	int code = open_model(j), i;
+
+	if (code != TOOL_DONE)
+		return code;
+	for (i = 0; i < n; i++)
+		if (score_file(j, files[i]) != TOOL_DONE)
+			code = TOOL_FAILED;
+	if (j->json)
+		print_json(j);
+	return code;
+}
+
+static int read_options(struct score_job *j, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "model", required_argument, NULL, 'm' },     { "findings", required_argument, NULL, 'f' },
+		{ "prompt", required_argument, NULL, 'p' },    { "recipe", required_argument, NULL, 'r' },
+		{ "precision", required_argument, NULL, 'q' }, { "threads", required_argument, NULL, 't' },
+		{ "json", no_argument, NULL, 'j' },	       { "help", no_argument, NULL, TOOL_HELP },
+		{ NULL, 0, NULL, 0 },
+	};
+	uint64_t threads = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
+	int c;
+
+	while ((c = tool_option(j->verb, argc, argv, options)) != -1)
+		switch (c) {
+		case 'm': j->dir = optarg; break;
+		case 'f': j->list = optarg; break;
+		case 'p': j->prompts[j->n++] = optarg; break;
+		case 'j': j->json = true; break;
+		case 'r':
+			if (strcmp(optarg, "window") != 0 && strcmp(optarg, "mimic") != 0)
+				return tool_usage(j->verb, "--recipe %s: expected window or mimic", optarg);
+			j->recipe = strcmp(optarg, "mimic") == 0 ? RECIPE_MIMIC : RECIPE_WINDOW;
+			break;
+		case 'q':
+			if (strcmp(optarg, "f32") != 0)
+				return tool_usage(j->verb, "--precision %s: only f32 is built in", optarg);
+			break;
+		case 't':
+			if (!str_to_u64(optarg, 1, THREADS_MAX, &threads))
+				return tool_usage(j->verb, "--threads %s: expected a number from 1 to %d", optarg, THREADS_MAX);
+			break;
+		case TOOL_HELP: fputs(score_help, stdout); return -1;
+		default: return TOOL_USAGE;
+		}
+	j->threads = (unsigned)threads;
+	if (j->dir == NULL)
+		return tool_usage(j->verb, "--model DIR is missing");
+	if ((j->n == 0) == (j->list == NULL))
+		return tool_usage(j->verb, "give either --findings FILE or --prompt TEXT");
+	if (optind == argc)
+		return tool_usage(j->verb, "no image given");
+	return TOOL_DONE;
+}
+
+int tool_score(int argc, char **argv)
+{
+	struct score_job j = { .verb = argv[0], .prompts = xcalloc((size_t)argc, sizeof(*j.prompts)),
+			       .scores = json_array() };
+	int code = read_options(&j, argc, argv);
+
+	if (code == TOOL_DONE)
+		code = score_all(&j, argv + optind, argc - optind);
+	model_run_free(j.run);
+	model_close(j.model);
+	findings_free(j.findings);
+	json_decref(j.scores);
+	free(j.prompts);
+	free(j.square);
+	free(j.logits);
+	return code < 0 ? TOOL_DONE : code; /* help is no failure */
+}
