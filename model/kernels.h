@@ -14,7 +14,8 @@
 #include <stddef.h>
 
 /* The number of threads that BLAS uses from now on, this one included.  Its own guess depends on the
- * machine and its load; a fixed number gives the same bits every time. */
+ * machine; a fixed number gives the same bits every time.  May start threads: call it before a sandbox
+ * closes.  n: 1 or more. */
 void kernels_set_threads(unsigned n);
 
 /* The code that BLAS chose for this CPU, for people: "SkylakeX".  Results of two cores may differ in

@@ -59,7 +59,9 @@ void model_run_free(struct model_run *run); /* NULL allowed */
 /* square: [image_size][image_size] letterboxed 8-bit grey (preprocess.h).
  * ret_logits: [prompts].
  * ret_maps: NULL or [prompts][map_side][map_side], the grounding map of each prompt (carzero 5.2:
- * mean over layers and heads of the i2t attention, class column dropped, not renormalised). */
+ * mean over layers and heads of the i2t attention, class column dropped, not renormalised).
+ * -EINVAL before model_set_prompts(), -EDOM when a logit is not a finite number (broken weights);
+ * the results are then undefined. */
 int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps);
 
 #endif

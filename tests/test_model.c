@@ -2,8 +2,8 @@
  *
  * (a) The untrained bundle of tools/bundle/, seed 1, made here, against vectors.safetensors, which
  *     tools/reference/model_vectors.py made from the same bundle in float64.
- * (b) With CARZEROD_SHARED (a folder with model/tiny/golden.json, golden arrays of the original
- *     modules) and CARZEROD_TINY_BUNDLE (that checkpoint, imported): every golden array.
+ * (b) With CARZEROD_SHARED (a folder with model/tiny: a small checkpoint and golden arrays that the
+ *     original modules made from it): the checkpoint is imported here and every array compared.
  * (c) Damaged weights, manifests and vocabularies: each refused with an error that names the fault.
  *
  * Tolerances are those that a float32 implementation needs (reordered sums) and no more: features
@@ -21,6 +21,7 @@
 #include "base/str.h"
 
 #include "model/bundle.h"
+#include "model/import.h"
 #include "model/kernels.h"
 #include "model/prompts.h"
 #include "tests/tap.h"
@@ -385,11 +386,11 @@ static void test_own_vectors(const char *dir)
 	char *line, *rest;
 	size_t n;
 
-	if (!ok(bundle_open(dir, &b, &e) == 0, "the untrained bundle opens: %s", e.text))
+	if (!ok(bundle_open(dir, &b, &e) == 0, "the untrained bundle opens %s", e.text))
 		return;
 	if (!ok(weights_open(at(top(), "tests/vectors/model/vectors.safetensors"), &ref.vectors, &e) == 0 &&
 			read_path(at(top(), "tests/vectors/model/prompts.txt"), 4096, &lines, &n, &e) == 0,
-		"vectors: %s", e.text))
+		"the vectors read %s", e.text))
 		return;
 	for (line = strtok_r(lines, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
 		if (tokenizer_encode(b->tokenizer, line, texts->ids[texts->n], b->manifest.dims.word_num,
@@ -404,9 +405,32 @@ static void test_own_vectors(const char *dir)
 	bundle_close(b);
 }
 
+/* Imports the checkpoint in `golden` into scratch/tiny and opens it. */
+static struct bundle *import_tiny(const char *golden)
+{
+	struct import_request q = { .tool = "test_model" };
+	CLEANUP(free) struct import_report *report = xcalloc(1, sizeof(*report));
+	char file[4][DIR_MAX + 16];
+	struct bundle *b = NULL;
+	struct err e = { "" };
+
+	(void)snprintf(file[0], sizeof(file[0]), "%s/model.ckpt", golden);
+	(void)snprintf(file[1], sizeof(file[1]), "%s/vocab.txt", golden);
+	(void)snprintf(file[2], sizeof(file[2]), "%s/model.json", golden);
+	(void)snprintf(file[3], sizeof(file[3]), "%s/tiny", scratch);
+	q.checkpoint = file[0];
+	q.vocab = file[1];
+	q.model_json = file[2];
+	q.out = file[3];
+	if (ok(import_bundle(&q, report, &e) == 0, "the checkpoint is imported %s", e.text))
+		ok(bundle_open(q.out, &b, &e) == 0, "the imported bundle opens %s", e.text);
+	remove_dir(q.out); /* what is mapped stays */
+	return b;
+}
+
 static void test_golden(void)
 {
-	const char *shared = getenv("CARZEROD_SHARED"), *dir = getenv("CARZEROD_TINY_BUNDLE");
+	const char *shared = getenv("CARZEROD_SHARED");
 	struct reference ref = { .name = "golden" };
 	CLEANUP(free) uint8_t *squares = xcalloc(4, 256 * 256);
 	CLEANUP(free) struct texts *texts = xcalloc(1, sizeof(*texts));
@@ -416,16 +440,15 @@ static void test_golden(void)
 	struct err e = { "" };
 	size_t p, i, n;
 
-	if (shared == NULL || dir == NULL) {
-		printf("# CARZEROD_SHARED and CARZEROD_TINY_BUNDLE are not both set: golden arrays skipped\n");
-		ok(true, "golden arrays of the original modules # SKIP no folder");
+	if (shared == NULL) {
+		skip("CARZEROD_SHARED does not name a folder with golden arrays of the original modules");
 		return;
 	}
 	(void)snprintf(golden, sizeof(golden), "%s/model/tiny", shared);
 	ref.dir = golden;
 	ref.index = json_load_file(at(golden, "golden.json"), 0, NULL);
-	if (!ok(ref.index != NULL, "golden.json reads") ||
-	    !ok(bundle_open(dir, &b, &e) == 0, "the imported bundle opens: %s", e.text))
+	b = import_tiny(golden);
+	if (!ok(ref.index != NULL, "golden.json reads") || b == NULL)
 		return;
 	json_array_foreach(json_object_get(ref.index, "ids"), p, list) {
 		json_array_foreach(list, i, id)
@@ -462,7 +485,7 @@ static void test_face(const char *dir)
 	double sum = 0, far = 0;
 
 	draw(square, 256, 5);
-	if (!ok(model_open(dir, &m, &e) == 0, "model_open: %s", e.text) ||
+	if (!ok(model_open(dir, &m, &e) == 0, "model_open %s", e.text) ||
 	    !ok(model_run_new(m, &run, &e) == 0, "model_run_new"))
 		return;
 	is_str(model_info(m)->family, "untrained-tiny", "family");
@@ -508,7 +531,7 @@ static void test_half(void)
 
 	memcpy(file + 8, header, sizeof(header) - 1);
 	memcpy(file + 8 + sizeof(header) - 1, data, sizeof(data));
-	if (!ok(weights_open_memory(file, sizeof(file), "half", &w, &e) == 0, "half precision opens: %s", e.text))
+	if (!ok(weights_open_memory(file, sizeof(file), "half", &w, &e) == 0, "half precision opens %s", e.text))
 		return;
 	ok(weights_get(w, "h", (const size_t[]){ 4 }, 1, &p, &e) == 0 && p[0] == 1 && p[1] == -2 &&
 		   p[2] == ldexpf(1, -24) && isinf(p[3]),
@@ -774,7 +797,7 @@ int main(void)
 	test_layernorm();
 	test_linear();
 	(void)snprintf(dir, sizeof(dir), "%s/untrained", scratch);
-	if (ok(untrained_write(dir, at(top(), "tools/bundle/vocab.txt"), 1, &e) == 0, "untrained bundle: %s",
+	if (ok(untrained_write(dir, at(top(), "tools/bundle/vocab.txt"), 1, &e) == 0, "the untrained bundle is written %s",
 	       e.text)) {
 		test_own_vectors(dir);
 		test_face(dir);
