@@ -56,6 +56,7 @@ struct image_facts {
 	bool description_chest;    /* study, series or protocol description holds a word for chest; the text itself stays inside */
 	bool description_lateral;
 	bool quality_control;      /* (0028,0300) is YES */
+	bool animal;               /* a species other than man, or a description that names one */
 	int age_years;             /* from Patient's Age, or birth date and study date; -1 unknown */
 	unsigned rows, columns, frames, samples, bits_allocated, bits_stored;
 	bool is_signed, lossy;
@@ -67,6 +68,7 @@ struct image_facts {
 struct dicom_image {
 	enum image_reason reason;
 	char why[IMAGE_WHY_MAX];
+	char note[IMAGE_WHY_MAX];  /* IMAGE_OK: what `window` was made by, and contradictions that were settled */
 	struct image_facts facts;
 	size_t width, height;      /* of the arrays below, after orientation and aspect */
 	int32_t *stored;           /* [height][width] masked, sign-extended; NULL unless IMAGE_OK */
@@ -78,6 +80,8 @@ struct dicom_image {
 int dicom_image_decode(const void *file, size_t n, const struct dicom_limits *limits,
 		       struct dicom_image **ret);
 void dicom_image_free(struct dicom_image *image); /* NULL allowed */
+/* Decodes one image of each codec and throws it away: after that no decoding opens a file. */
+void dicom_image_warm_up(void);
 
 struct gate_rules {
 	bool check_view;           /* false: everything with pixels passes */

@@ -24,9 +24,7 @@
 #include <unistd.h>
 
 #include "dcmtk/dcmdata/dcuid.h"
-#include "dcmtk/dcmnet/assoc.h"
 #include "dcmtk/dcmnet/cond.h"
-#include "dcmtk/dcmnet/dul.h"
 #include "dcmtk/ofstd/ofstd.h"
 
 extern "C" {
@@ -250,18 +248,12 @@ void released(struct session *s, bool in_between)
  * and the result says how. */
 bool next_pdv(struct session *s, bool between, DUL_PDV *ret)
 {
-	OFCondition c = DUL_NextPDV(&s->association->DULassociation, ret);
+	OFCondition c = wire_next_pdv(s->association, ret);
 
-	if (c.good())
-		return true;
-	c = DUL_ReadPDVs(&s->association->DULassociation, nullptr, DUL_BLOCK, 0);
-	if (c == DUL_PDATAPDUARRIVED)
-		c = DUL_NextPDV(&s->association->DULassociation, ret);
-	else if (c == DUL_PEERREQUESTEDRELEASE) {
+	if (c == DUL_PEERREQUESTEDRELEASE) {
 		released(s, between);
 		return false;
-	} else if (c.good())
-		c = DUL_UNEXPECTEDPDU;
+	}
 	if (c.bad())
 		ended(s, c);
 	return c.good();
@@ -270,19 +262,9 @@ bool next_pdv(struct session *s, bool between, DUL_PDV *ret)
 bool send_command(struct session *s, uint8_t context_id, const struct command *c)
 {
 	uint8_t bytes[COMMAND_WRITE_MAX];
-	DUL_PDV pdv;
-	DUL_PDVLIST list;
-	OFCondition r;
+	OFCondition r = wire_send_pdv(s->association, context_id, DUL_COMMANDPDV, true, bytes,
+				      command_write(c, bytes));
 
-	memset(&list, 0, sizeof(list));
-	pdv.fragmentLength = command_write(c, bytes);
-	pdv.presentationContextID = context_id;
-	pdv.pdvType = DUL_COMMANDPDV;
-	pdv.lastPDV = OFTrue;
-	pdv.data = bytes;
-	list.count = 1;
-	list.pdv = &pdv;
-	r = DUL_WritePDVs(&s->association->DULassociation, &list);
 	if (r.bad())
 		ended(s, r);
 	return r.good();
@@ -663,7 +645,11 @@ struct scp_reject judge(struct session *s)
 		return { 1, 1, 2 };
 	}
 	if (strcmp(a.called_ae, s->policy->ae_title) != 0) {
-		note(s, "the called AE title is not ours");
+		char called[40], calling[40];
+
+		note(s, "called AE title \"%s\" is not ours; calling \"%s\"",
+		     str_quote(called, sizeof(called), a.called_ae),
+		     str_quote(calling, sizeof(calling), a.calling_ae));
 		return { 1, 1, 7 };
 	}
 	if (!ae_title_valid(a.calling_ae)) {
@@ -702,9 +688,13 @@ bool negotiate(struct session *s)
 	OFCondition c;
 
 	c = ASC_receiveAssociation(s->network, &s->association, s->policy->pdu_bytes);
-	/* DCMTK calls it a success when the connection ends before a request has come. */
-	if (c.bad() || s->wire.fd < 0 || s->wire.state != WIRE_OPEN) {
+	if (c.bad() || s->wire.state != WIRE_OPEN) {
 		ended(s, c);
+		return false;
+	}
+	/* DCMTK calls it a success when another PDU has come, or an abort. */
+	if (s->association->params->DULparams.requestedPresentationContext == nullptr) {
+		protocol_error(s, "another PDU than an association request came first");
 		return false;
 	}
 	reject = judge(s);

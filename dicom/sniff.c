@@ -241,6 +241,8 @@ static int head(struct sniffer *s)
 				return -EBADMSG;
 			s->last_tag = tag;
 			if (tag > TAG_SERIES_UID) {
+				if (!s->implicit && length_bytes(s->have + 4) == 0)
+					return -EBADMSG; /* noise, not an element */
 				s->verdict = 1;
 				return 0;
 			}
@@ -332,12 +334,12 @@ static void inflate_and_walk(struct sniffer *s, const uint8_t *p, size_t n)
 		r = inflate(&s->z, Z_NO_FLUSH);
 		got = sizeof(out) - s->z.avail_out;
 		s->inflated += got;
-		if ((r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) ||
-		    s->inflated > SNIFF_INFLATED_MAX) {
-			s->verdict = -EBADMSG;
-			return;
-		}
+		/* What came before an error still counts: the verdict must not depend on how the
+		 * stream was cut into pieces. */
 		walk(s, out, got);
+		if (s->verdict == 0 && ((r != Z_OK && r != Z_STREAM_END && r != Z_BUF_ERROR) ||
+					s->inflated > SNIFF_INFLATED_MAX))
+			s->verdict = -EBADMSG;
 		if (r == Z_STREAM_END || got == 0)
 			return;
 	}

@@ -157,60 +157,77 @@ static int get_seal(struct buf value, struct spooled *s)
 	return buf_get_bytes(&value, s->digest, sizeof(s->digest));
 }
 
-/* The whole File Meta behind its group length. */
-static int get_meta(struct buf b, struct spooled *s)
-{
-	char creator[UID_MAX] = "";
-	bool sealed = false;
+struct meta {
+	struct spooled s;
+	char creator[UID_MAX];
+	struct buf seal; /* empty: none there */
+};
 
+static int get_value(uint16_t element, struct buf value, struct meta *m)
+{
+	switch (element) {
+	case E_SOP_CLASS:
+		return get_text(&value, m->s.sop_class, sizeof(m->s.sop_class));
+	case E_SOP_UID:
+		return get_text(&value, m->s.sop_uid, sizeof(m->s.sop_uid));
+	case E_SYNTAX:
+		return get_text(&value, m->s.syntax, sizeof(m->s.syntax));
+	case E_SOURCE_AE:
+		return get_text(&value, m->s.calling_ae, sizeof(m->s.calling_ae));
+	case E_CREATOR:
+		return get_text(&value, m->creator, sizeof(m->creator));
+	case E_SEAL:
+		m->seal = value;
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+/* "DICM" and the whole File Meta, at the start of a file in memory. */
+static int get_meta(const void *file, size_t n, struct meta *m)
+{
+	struct buf b = buf_of(file, n), value;
+	const uint8_t *span;
+	uint16_t element;
+	uint32_t length;
+
+	if (buf_skip(&b, PREAMBLE) < 0 || buf_get_span(&b, &span, 4) < 0 ||
+	    memcmp(span, "DICM", 4) != 0 || get_element(&b, &element, &value) < 0 ||
+	    element != E_GROUP_LENGTH || value.left != 4 ||
+	    buf_get_u32(&value, false, &length) < 0 || buf_get_span(&b, &span, length) < 0)
+		return -EBADMSG;
+	m->s.offset = GROUP_AT + (uint64_t)length;
+	b = buf_of(span, length);
 	while (b.left > 0) {
-		uint16_t element;
-		struct buf value;
 		int r = get_element(&b, &element, &value);
 
 		if (r < 0)
 			return r;
-		switch (element) {
-		case E_SOP_CLASS:
-			r = get_text(&value, s->sop_class, sizeof(s->sop_class));
-			break;
-		case E_SOP_UID:
-			r = get_text(&value, s->sop_uid, sizeof(s->sop_uid));
-			break;
-		case E_SYNTAX:
-			r = get_text(&value, s->syntax, sizeof(s->syntax));
-			break;
-		case E_SOURCE_AE:
-			r = get_text(&value, s->calling_ae, sizeof(s->calling_ae));
-			break;
-		case E_CREATOR:
-			r = get_text(&value, creator, sizeof(creator));
-			break;
-		case E_SEAL:
-			r = get_seal(value, s);
-			sealed = true;
-			break;
-		default:
-			break;
-		}
+		r = get_value(element, value, m);
 		if (r < 0)
 			return r;
 	}
-	if (!sealed || strcmp(creator, SPOOLED_PRIVATE_CREATOR) != 0 || !uid_valid(s->sop_class) ||
-	    !uid_valid(s->sop_uid) || !uid_valid(s->syntax) || !ae_title_valid(s->calling_ae))
+	if (!uid_valid(m->s.sop_class) || !uid_valid(m->s.sop_uid) || !uid_valid(m->s.syntax))
 		return -EBADMSG;
 	return 0;
 }
 
+int part10_head(const void *file, size_t n, struct spooled *ret)
+{
+	struct meta m = { 0 };
+	int r = get_meta(file, n, &m);
+
+	if (r == 0)
+		*ret = m.s;
+	return r;
+}
+
 int spooled_read(int fd, struct spooled *ret)
 {
-	uint8_t bytes[SPOOLED_HEAD_MAX];
 	static const uint8_t zero[PREAMBLE];
-	struct spooled s = { 0 };
-	struct buf b, value;
-	const uint8_t *meta;
-	uint16_t element;
-	uint32_t length;
+	uint8_t bytes[SPOOLED_HEAD_MAX];
+	struct meta m = { 0 };
 	struct stat st;
 	size_t n;
 	int r;
@@ -223,23 +240,15 @@ int spooled_read(int fd, struct spooled *ret)
 	r = pread_full(fd, bytes, n, 0);
 	if (r < 0)
 		return r == -ENODATA ? -EBADMSG : r;
-	if (memcmp(bytes, zero, PREAMBLE) != 0 || memcmp(bytes + PREAMBLE, "DICM", 4) != 0)
-		return -EBADMSG;
-	b = buf_of(bytes + PREAMBLE + 4, n - PREAMBLE - 4);
-	r = get_element(&b, &element, &value);
+	r = get_meta(bytes, n, &m);
 	if (r < 0)
 		return r;
-	if (element != E_GROUP_LENGTH || value.left != 4 || buf_get_u32(&value, false, &length) < 0)
-		return -EBADMSG;
-	r = buf_get_span(&b, &meta, length);
+	r = get_seal(m.seal, &m.s);
 	if (r < 0)
 		return r;
-	r = get_meta(buf_of(meta, length), &s);
-	if (r < 0)
-		return r;
-	s.offset = GROUP_AT + (uint64_t)length;
-	if (s.size != (uint64_t)st.st_size - s.offset)
+	if (memcmp(bytes, zero, PREAMBLE) != 0 || strcmp(m.creator, SPOOLED_PRIVATE_CREATOR) != 0 ||
+	    !ae_title_valid(m.s.calling_ae) || m.s.size != (uint64_t)st.st_size - m.s.offset)
 		return -EBADMSG;
-	*ret = s;
+	*ret = m.s;
 	return 0;
 }

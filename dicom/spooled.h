@@ -7,6 +7,7 @@
 #ifndef CARZEROD_DICOM_SPOOLED_H
 #define CARZEROD_DICOM_SPOOLED_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "dicom/scp.h"
@@ -29,6 +30,10 @@ int spooled_begin(int fd, const struct spooled *head, struct spooled_place *ret)
 /* Fills length and digest in.  fsync is the caller's. */
 int spooled_seal(int fd, const struct spooled_place *place, uint64_t size,
 		 const uint8_t digest[DIGEST_SIZE]);
+
+/* The File Meta of any Part 10 file in memory: class, instance, syntax and the data set's offset.
+ * -EBADMSG. */
+int part10_head(const void *file, size_t n, struct spooled *ret);
 
 #ifdef __cplusplus
 }

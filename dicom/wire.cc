@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "dcmtk/dcmnet/cond.h"
 #include "dcmtk/dcmnet/dcmtrans.h"
 
 extern "C" {
@@ -231,6 +232,37 @@ DcmTransportConnection *wire_layer::createConnection(DcmNativeSocketType fd, OFB
 	w_->fd = fd;
 	w_->taken = true;
 	return new wire_connection(fd, w_);
+}
+
+OFCondition wire_next_pdv(T_ASC_Association *association, DUL_PDV *ret)
+{
+	OFCondition c = DUL_NextPDV(&association->DULassociation, ret);
+
+	if (c.good())
+		return c;
+	c = DUL_ReadPDVs(&association->DULassociation, nullptr, DUL_BLOCK, 0);
+	if (c == DUL_PDATAPDUARRIVED)
+		return DUL_NextPDV(&association->DULassociation, ret);
+	if (c == DUL_PEERREQUESTEDRELEASE || c.bad())
+		return c;
+	return DUL_UNEXPECTEDPDU;
+}
+
+OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DUL_DATAPDV type,
+			  bool last, const void *p, size_t n)
+{
+	DUL_PDV pdv;
+	DUL_PDVLIST list;
+
+	memset(&list, 0, sizeof(list));
+	pdv.fragmentLength = n;
+	pdv.presentationContextID = context_id;
+	pdv.pdvType = type;
+	pdv.lastPDV = last;
+	pdv.data = const_cast<void *>(p); /* DCMTK's interface predates const; it only reads */
+	list.count = 1;
+	list.pdv = &pdv;
+	return DUL_WritePDVs(&association->DULassociation, &list);
 }
 
 void wire_abort(struct wire *w, uint8_t source, uint8_t reason)

@@ -14,7 +14,9 @@
 
 #include "dicom/guard.hh"
 
+#include "dcmtk/dcmnet/assoc.h"
 #include "dcmtk/dcmnet/dcmlayer.h"
+#include "dcmtk/dcmnet/dul.h"
 
 #define WIRE_LINGER_MS 1000 /* for the peer to read our last PDU and close */
 
@@ -54,6 +56,12 @@ public:
 private:
 	struct wire *w_;
 };
+
+/* The next fragment, read if none is left: bad, or DUL_PEERREQUESTEDRELEASE, when something else came. */
+OFCondition wire_next_pdv(T_ASC_Association *association, DUL_PDV *ret);
+/* n bytes as one fragment; DCMTK cuts it into PDUs that the peer takes. */
+OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DUL_DATAPDV type,
+			  bool last, const void *p, size_t n);
 
 /* Sends A-ABORT if the socket takes it; the connection is to be dropped then. */
 void wire_abort(struct wire *w, uint8_t source, uint8_t reason);

@@ -1,0 +1,524 @@
+/* scu.cc: see scu.h.
+ *
+ * Job: one association to one peer, C-STORE of objects that lie in memory, C-ECHO.
+ * Promise: where the peer takes explicit VR little endian, the data set's bytes on the wire are the
+ * file's; only for a peer that takes implicit VR alone is it written anew.  Connecting, the answer to
+ * the request and each response have a deadline (wire.hh).
+ * Never: retries, decides what a status means, puts a peer's text or a UID of a patient's study into
+ * an error.
+ *
+ * Each class is proposed twice, once with explicit and once with implicit VR little endian: an
+ * acceptor picks one syntax per context, and many would pick implicit.  DCMTK 3.6.7 takes the peer as
+ * "host:port" in 63 characters and parses no IPv6 literal, so the name is resolved here, to IPv4.
+ */
+#include "dicom/wire.hh"
+
+#include <netdb.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include <vector>
+
+#include "dcmtk/dcmdata/dcdatset.h"
+#include "dcmtk/dcmdata/dcfilefo.h"
+#include "dcmtk/dcmdata/dcistrmb.h"
+#include "dcmtk/dcmdata/dcostrmb.h"
+#include "dcmtk/dcmdata/dcuid.h"
+#include "dcmtk/dcmdata/dcxfer.h"
+#include "dcmtk/dcmnet/cond.h"
+#include "dcmtk/dcmnet/dcmtrans.h"
+#include "dcmtk/ofstd/ofstd.h"
+
+extern "C" {
+#include "base/clock.h"
+}
+
+#include "dicom/command.h"
+#include "dicom/dicom.h"
+#include "dicom/scu.h"
+#include "dicom/spooled.h"
+
+#define CLASSES_MAX 60 /* two contexts each, of 128 */
+#define PDU_BYTES_MAX 131072
+#define CONVERT_CHUNK 65536
+#define CONVERTED_MAX (64u << 20) /* of an object written anew */
+
+/* Of one object: the deadlines of its PDUs and of the answer are shorter, this ends a trickle. */
+#define OPERATION_MS (600LL * 1000)
+
+struct scu {
+	struct dicom_peer peer;
+	char name[sizeof(dicom_peer::host) + 40]; /* "10.0.0.5:104 (ARCHIVE)" */
+	struct wire wire;
+	wire_layer layer;
+	T_ASC_Network *network = nullptr;
+	T_ASC_Association *association = nullptr;
+	uint16_t message_id = 0;
+	bool broken = false; /* nothing more can be sent; close without a release */
+
+	explicit scu(const struct dicom_peer *p) : peer(*p), layer(&wire)
+	{
+		char quoted[4 * AE_TITLE_MAX];
+
+		(void)snprintf(name, sizeof(name), "%s:%u (%s)", p->host, p->port,
+			       str_quote(quoted, sizeof(quoted), p->ae_title));
+	}
+	scu(const scu &) = delete;
+	scu &operator=(const scu &) = delete;
+
+	~scu()
+	{
+		if (association != nullptr) {
+			(void)ASC_dropAssociation(association); /* closes the socket: nothing to learn */
+			(void)ASC_destroyAssociation(&association);
+		}
+		if (network != nullptr)
+			(void)ASC_dropNetwork(&network);
+	}
+};
+
+namespace
+{
+
+enum scu_failure unreachable(struct scu *s, struct err *e, const char *what, const char *why)
+{
+	char quoted[160];
+
+	s->broken = true;
+	(void)err_set(e, -EIO, "%s: %s: %s", s->name, what, str_quote(quoted, sizeof(quoted), why));
+	return SCU_UNREACHABLE;
+}
+
+/* The association is of no more use: what happened to it? */
+enum scu_failure lost(struct scu *s, struct err *e, const char *doing, const OFCondition &c)
+{
+	char why[80];
+
+	switch (s->wire.state) {
+	case WIRE_TIMED_OUT:
+		(void)snprintf(why, sizeof(why), "no answer within %u s", s->peer.response_seconds);
+		return unreachable(s, e, doing, why);
+	case WIRE_CLOSED_BY_PEER:
+		return unreachable(s, e, doing, "the peer closed the connection");
+	case WIRE_BROKEN:
+		return unreachable(s, e, doing, strerror(s->wire.error));
+	case WIRE_OPEN:
+		break;
+	}
+	if (c == DUL_PEERABORTEDASSOCIATION)
+		return unreachable(s, e, doing, "the peer aborted the association");
+	wire_abort(&s->wire, ABORT_PROVIDER, ABORT_UNEXPECTED_PDU);
+	return unreachable(s, e, doing, c.text());
+}
+
+/* PS3.8 table 9-21, with what a person can do about it. */
+const char *reject_advice(unsigned source, unsigned reason)
+{
+	switch (source << 8 | reason) {
+	case 0x0102:
+		return "application context not supported: is this a DICOM service?";
+	case 0x0103:
+		return "our AE title is not known there: the archive must be told about it";
+	case 0x0107:
+		return "called AE title not recognised: check ae_title of this peer";
+	case 0x0202:
+		return "protocol version not supported";
+	case 0x0301:
+		return "temporary congestion";
+	case 0x0302:
+		return "local limit exceeded: too many associations or no space there";
+	default:
+		return "no reason given: the archive's log may tell, often our AE title is not known there";
+	}
+}
+
+enum scu_failure rejected(struct scu *s, struct err *e)
+{
+	T_ASC_RejectParameters p;
+	unsigned source, reason;
+	bool transient;
+
+	memset(&p, 0, sizeof(p));
+	(void)ASC_getRejectParameters(s->association->params, &p); /* zeroes give the default text */
+	source = static_cast<unsigned>(p.source) & 0xff;
+	reason = static_cast<unsigned>(p.reason) & 0xff;
+	transient = p.result == ASC_RESULT_REJECTEDTRANSIENT;
+	s->broken = true;
+	(void)err_set(e, -ECONNREFUSED, "%s: association rejected (%s, source %u, reason %u): %s "
+		      "(we call ourselves %s)", s->name, transient ? "transient" : "permanent", source,
+		      reason, reject_advice(source, reason), s->peer.our_ae_title);
+	return transient ? SCU_REJECTED_TRANSIENT : SCU_REJECTED_PERMANENT;
+}
+
+int resolve(const struct dicom_peer *peer, char ret[NI_MAXHOST], const char **ret_why)
+{
+	struct addrinfo hints, *list = nullptr;
+	int r;
+
+	memset(&hints, 0, sizeof(hints));
+	hints.ai_family = AF_INET;
+	hints.ai_socktype = SOCK_STREAM;
+	r = getaddrinfo(peer->host, nullptr, &hints, &list);
+	if (r == 0) {
+		r = getnameinfo(list->ai_addr, list->ai_addrlen, ret, NI_MAXHOST, nullptr, 0,
+				NI_NUMERICHOST);
+		freeaddrinfo(list);
+	}
+	*ret_why = gai_strerror(r);
+	return r;
+}
+
+OFCondition propose(T_ASC_Parameters *params, const char *const *classes, size_t n)
+{
+	static const char *one_syntax[2][1] = { { UID_LittleEndianExplicitTransferSyntax },
+						{ UID_LittleEndianImplicitTransferSyntax } };
+	static const char *both[] = { UID_LittleEndianExplicitTransferSyntax,
+				      UID_LittleEndianImplicitTransferSyntax };
+	T_ASC_PresentationContextID id = 1;
+	OFCondition c = ASC_addPresentationContext(params, id, UID_VerificationSOPClass, both, 2);
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < 2 && c.good(); j++) {
+			id = static_cast<T_ASC_PresentationContextID>(id + 2);
+			c = ASC_addPresentationContext(params, id, classes[i], one_syntax[j], 1);
+		}
+	return c;
+}
+
+OFCondition request(struct scu *s, const char *address, const char *const *classes, size_t n)
+{
+	int64_t now = clock_boot_ms();
+	int64_t response_ms = 1000LL * s->peer.response_seconds;
+	T_ASC_Parameters *params = nullptr;
+	OFCondition c;
+
+	dcmConnectionTimeout.set(static_cast<Sint32>(s->peer.connect_seconds));
+	s->wire.idle_ms = response_ms;
+	s->wire.first_ms = now + 1000LL * s->peer.connect_seconds + response_ms;
+	s->wire.end_ms = now + OPERATION_MS;
+	c = ASC_initializeNetwork(NET_REQUESTOR, 0, static_cast<int>(s->peer.response_seconds),
+				  &s->network);
+	if (c.good())
+		c = ASC_setTransportLayer(s->network, &s->layer, 0);
+	if (c.good())
+		c = ASC_createAssociationParameters(&params, PDU_BYTES_MAX);
+	if (c.bad())
+		return c;
+	(void)ASC_setAPTitles(params, s->peer.our_ae_title, s->peer.ae_title, nullptr); /* copies */
+	(void)ASC_setPresentationAddresses(params, "", address);
+	OFStandard::strlcpy(params->ourImplementationClassUID, DICOM_IMPLEMENTATION_UID,
+			    sizeof(params->ourImplementationClassUID));
+	OFStandard::strlcpy(params->ourImplementationVersionName, DICOM_IMPLEMENTATION_VERSION,
+			    sizeof(params->ourImplementationVersionName));
+	c = propose(params, classes, n);
+	if (c.bad()) {
+		(void)ASC_destroyAssociationParameters(&params);
+		return c;
+	}
+	/* From here on the association owns the parameters, also when this fails. */
+	return ASC_requestAssociation(s->network, params, &s->association);
+}
+
+enum scu_failure open_association(struct scu *s, const char *const *classes, size_t n, struct err *e)
+{
+	char host[NI_MAXHOST], address[NI_MAXHOST + 8];
+	const char *why = "";
+	OFCondition c;
+
+	if (n > CLASSES_MAX) {
+		(void)err_set(e, -E2BIG, "%s: %zu classes, at most %d", s->name, n, CLASSES_MAX);
+		return SCU_NO_CONTEXT;
+	}
+	if (resolve(&s->peer, host, &why) != 0)
+		return unreachable(s, e, "host name cannot be resolved to an IPv4 address", why);
+	(void)snprintf(address, sizeof(address), "%s:%u", host, s->peer.port);
+	c = request(s, address, classes, n);
+	if (c == DUL_ASSOCIATIONREJECTED)
+		return rejected(s, e);
+	if (c.bad() && !s->wire.taken)
+		return unreachable(s, e, "no connection, check host and port of this peer", c.text());
+	/* DCMTK calls it a success when the connection ends before an answer has come. */
+	if (c.bad() || s->wire.fd < 0 || s->wire.state != WIRE_OPEN)
+		return lost(s, e, "association requested", c);
+	if (n > 0)
+		for (size_t i = 0; i < n; i++)
+			if (ASC_findAcceptedPresentationContextID(s->association, classes[i]) != 0)
+				return SCU_OK;
+	if (n == 0 &&
+	    ASC_findAcceptedPresentationContextID(s->association, UID_VerificationSOPClass) != 0)
+		return SCU_OK;
+	(void)err_set(e, -ENOTSUP, "%s: none of the %zu storage classes that we offer is accepted: "
+		      "choose others in sr_classes of the route, or let the archive accept one", s->name,
+		      n);
+	return SCU_NO_CONTEXT;
+}
+
+/* The whole answer to request `message_id` in this context. */
+enum scu_failure receive_answer(struct scu *s, uint8_t context_id, uint16_t field, const char *doing,
+				uint16_t *ret_status, struct err *e)
+{
+	uint8_t bytes[COMMAND_BYTES_MAX];
+	struct command answer;
+	size_t n = 0;
+	DUL_PDV pdv;
+
+	do {
+		OFCondition c = wire_next_pdv(s->association, &pdv);
+
+		if (c == DUL_PEERREQUESTEDRELEASE || c.bad())
+			return lost(s, e, doing, c);
+		if (pdv.pdvType != DUL_COMMANDPDV || pdv.presentationContextID != context_id ||
+		    pdv.fragmentLength > sizeof(bytes) - n)
+			return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+		memcpy(bytes + n, pdv.data, pdv.fragmentLength);
+		n += pdv.fragmentLength;
+	} while (!pdv.lastPDV);
+	if (command_read(bytes, n, &answer) < 0 || answer.field != field || answer.data_set ||
+	    answer.message_id != s->message_id)
+		return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+	*ret_status = answer.status;
+	return SCU_OK;
+}
+
+/* PS3.4 table B.2-1 and PS3.7 annex C, in the operator's words. */
+const char *status_meaning(uint16_t status)
+{
+	if (status >> 8 == 0xa7)
+		return "out of resources there";
+	if (status >> 8 == 0xa9)
+		return "the object does not match its SOP class there";
+	if (status >> 12 == 0xc)
+		return "the archive cannot understand or process the object";
+	if (status >> 12 == 0xb)
+		return "stored with a warning";
+	switch (status) {
+	case 0x0110:
+		return "processing failure there";
+	case 0x0111:
+		return "the archive has an object with this UID already";
+	case 0x0122:
+		return "SOP class not supported there";
+	case 0x0124:
+		return "not authorised: the archive must allow our AE title to store";
+	default:
+		return "see PS3.7 annex C";
+	}
+}
+
+/* Writes a data set anew.  -ENOTSUP: not possible, as with compressed pixels. */
+int convert(const void *file, size_t n, E_TransferSyntax to, std::vector<uint8_t> *ret)
+{
+	DcmFileFormat format;
+	DcmInputBufferStream in;
+	std::vector<uint8_t> chunk(CONVERT_CHUNK);
+	DcmOutputBufferStream out(chunk.data(), static_cast<offile_off_t>(chunk.size()));
+	DcmDataset *d;
+	OFCondition c;
+
+	in.setBuffer(file, static_cast<offile_off_t>(n));
+	in.setEos();
+	format.transferInit();
+	c = format.read(in);
+	format.transferEnd();
+	d = format.getDataset();
+	if (c.bad() || !d->canWriteXfer(to))
+		return -ENOTSUP;
+	d->transferInit();
+	do {
+		void *p = nullptr;
+		offile_off_t length = 0;
+
+		c = d->write(out, to, EET_ExplicitLength, nullptr);
+		out.flushBuffer(p, length);
+		if (ret->size() + static_cast<size_t>(length) > CONVERTED_MAX)
+			return -E2BIG;
+		ret->insert(ret->end(), static_cast<uint8_t *>(p),
+			    static_cast<uint8_t *>(p) + length);
+	} while (c == EC_StreamNotifyClient);
+	d->transferEnd();
+	return c.good() ? 0 : -ENOTSUP;
+}
+
+/* The context for this class with exactly this syntax; 0: none. */
+uint8_t context_with(const struct scu *s, const char *sop_class, const char *syntax)
+{
+	T_ASC_PresentationContext p;
+	uint8_t id = ASC_findAcceptedPresentationContextID(s->association, sop_class, syntax);
+
+	/* DCMTK falls back to other syntaxes of the class. */
+	if (id == 0 || ASC_findAcceptedPresentationContext(s->association->params, id, &p).bad() ||
+	    strcmp(p.acceptedTransferSyntax, syntax) != 0)
+		return 0;
+	return id;
+}
+
+OFCondition send_object(struct scu *s, uint8_t context_id, const struct command *q, const uint8_t *p,
+			size_t n)
+{
+	uint8_t bytes[COMMAND_WRITE_MAX];
+	size_t chunk = static_cast<size_t>(s->association->sendPDVLength); /* even, as the peer allows */
+	OFCondition c = wire_send_pdv(s->association, context_id, DUL_COMMANDPDV, true, bytes,
+				      command_write(q, bytes));
+
+	while (c.good() && n > 0) {
+		size_t take = n < chunk ? n : chunk;
+
+		c = wire_send_pdv(s->association, context_id, DUL_DATASETPDV, take == n, p, take);
+		p += take;
+		n -= take;
+	}
+	return c;
+}
+
+enum scu_failure store(struct scu *s, const void *file, size_t n, uint16_t *ret_status, struct err *e)
+{
+	static const char doing[] = "C-STORE";
+	std::vector<uint8_t> converted;
+	const uint8_t *data_set;
+	struct spooled head;
+	struct command q;
+	enum scu_failure failure;
+	uint8_t context_id;
+	size_t length;
+	OFCondition c;
+
+	if (s->broken)
+		return unreachable(s, e, doing, "the association has ended");
+	s->wire.end_ms = clock_boot_ms() + OPERATION_MS;
+	if (part10_head(file, n, &head) < 0 || head.offset >= n) {
+		(void)err_set(e, -EBADMSG, "%s: the object to send is not a DICOM file", s->name);
+		return SCU_NO_CONTEXT;
+	}
+	data_set = static_cast<const uint8_t *>(file) + head.offset;
+	length = n - head.offset;
+	/* The syntax that the file has, else the other one. */
+	context_id = context_with(s, head.sop_class, head.syntax);
+	if (context_id == 0) {
+		bool implicit = strcmp(head.syntax, UID_LittleEndianImplicitTransferSyntax) == 0;
+		const char *other = implicit ? UID_LittleEndianExplicitTransferSyntax :
+					       UID_LittleEndianImplicitTransferSyntax;
+
+		context_id = context_with(s, head.sop_class, other);
+		if (context_id == 0) {
+			(void)err_set(e, -ENOTSUP, "%s: the archive does not accept SOP class %s", s->name,
+				      head.sop_class);
+			return SCU_NO_CONTEXT;
+		}
+		if (convert(file, n, DcmXfer(other).getXfer(), &converted) < 0) {
+			(void)err_set(e, -ENOTSUP, "%s: the object cannot be written in the transfer "
+				      "syntax that the archive accepts (%s)", s->name, other);
+			return SCU_NO_CONTEXT;
+		}
+		data_set = converted.data();
+		length = converted.size();
+	}
+	memset(&q, 0, sizeof(q));
+	q.field = COMMAND_C_STORE_RQ;
+	q.message_id = ++s->message_id;
+	q.data_set = true;
+	(void)str_copy(q.sop_class, sizeof(q.sop_class), head.sop_class);
+	(void)str_copy(q.sop_uid, sizeof(q.sop_uid), head.sop_uid);
+	c = send_object(s, context_id, &q, data_set, length);
+	if (c.bad())
+		return lost(s, e, doing, c);
+	failure = receive_answer(s, context_id, COMMAND_C_STORE_RSP, doing, ret_status, e);
+	if (failure != SCU_OK || *ret_status == 0)
+		return failure;
+	(void)err_set(e, -EIO, "%s: C-STORE answered %04XH: %s", s->name, *ret_status,
+		      status_meaning(*ret_status));
+	return SCU_STATUS;
+}
+
+enum scu_failure echo(struct scu *s, uint16_t *ret_status, struct err *e)
+{
+	static const char doing[] = "C-ECHO";
+	uint8_t bytes[COMMAND_WRITE_MAX];
+	enum scu_failure failure;
+	struct command q;
+	uint8_t id;
+	OFCondition c;
+
+	if (s->broken)
+		return unreachable(s, e, doing, "the association has ended");
+	s->wire.end_ms = clock_boot_ms() + OPERATION_MS;
+	id = ASC_findAcceptedPresentationContextID(s->association, UID_VerificationSOPClass);
+	if (id == 0) {
+		(void)err_set(e, -ENOTSUP, "%s: the peer does not accept C-ECHO", s->name);
+		return SCU_NO_CONTEXT;
+	}
+	memset(&q, 0, sizeof(q));
+	q.field = COMMAND_C_ECHO_RQ;
+	q.message_id = ++s->message_id;
+	(void)str_copy(q.sop_class, sizeof(q.sop_class), UID_VerificationSOPClass);
+	c = wire_send_pdv(s->association, id, DUL_COMMANDPDV, true, bytes, command_write(&q, bytes));
+	if (c.bad())
+		return lost(s, e, doing, c);
+	failure = receive_answer(s, id, COMMAND_C_ECHO_RSP, doing, ret_status, e);
+	if (failure != SCU_OK || *ret_status == 0)
+		return failure;
+	(void)err_set(e, -EIO, "%s: C-ECHO answered %04XH", s->name, *ret_status);
+	return SCU_STATUS;
+}
+
+/* guarded() for functions that tell a scu_failure: what C++ throws is our own lack of memory or an
+ * input that DCMTK gave up on, and the association cannot be trusted afterwards. */
+template <typename F> enum scu_failure sorted(struct scu *s, struct err *e, F f)
+{
+	enum scu_failure failure = SCU_UNREACHABLE;
+
+	if (guarded(e, "sending", [&]() -> int {
+		    failure = f();
+		    return 0;
+	    }) < 0 && s != nullptr)
+		s->broken = true;
+	return failure;
+}
+
+}
+
+enum scu_failure dicom_scu_open(const struct dicom_peer *peer, const char *const *classes, size_t n,
+				struct scu **ret, struct err *e)
+{
+	struct scu *s = nullptr;
+	enum scu_failure failure;
+
+	failure = sorted(nullptr, e, [&]() -> enum scu_failure {
+		s = new scu(peer);
+		return open_association(s, classes, n, e);
+	});
+	if (failure != SCU_OK) {
+		dicom_scu_close(s);
+		return failure;
+	}
+	*ret = s;
+	return SCU_OK;
+}
+
+int dicom_scu_accepts(const struct scu *s, const char *sop_class)
+{
+	return ASC_findAcceptedPresentationContextID(s->association, sop_class) != 0;
+}
+
+enum scu_failure dicom_scu_store(struct scu *s, const void *file, size_t n, uint16_t *ret_status,
+				 struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return store(s, file, n, ret_status, e); });
+}
+
+enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return echo(s, ret_status, e); });
+}
+
+void dicom_scu_close(struct scu *s)
+{
+	if (s == nullptr)
+		return;
+	(void)guarded(nullptr, "dicom_scu_close", [&]() -> int {
+		if (s->association != nullptr && !s->broken && s->wire.fd >= 0 &&
+		    ASC_releaseAssociation(s->association).bad())
+			wire_abort(&s->wire, ABORT_USER, ABORT_NOT_SPECIFIED);
+		return 0;
+	});
+	delete s;
+}
