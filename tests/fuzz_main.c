@@ -1,6 +1,7 @@
 /* fuzz_main.c: replays a corpus through a fuzz target, for builds without libFuzzer.
  *
- *	fuzz_weights tests/corpus/weights [more files or directories]
+ *	fuzz_weights                       replays $srcdir/tests/corpus/weights
+ *	fuzz_weights FILE|DIRECTORY ...
  *
  * Each fuzz_*.c is linked with this file into a test: every input that was ever found interesting runs
  * on every `make check`.  With clang -fsanitize=fuzzer, link without this file instead.  Prints one TAP
@@ -57,8 +58,22 @@ static void replay(const char *path)
 		free(list);
 }
 
+/* fuzz_NAME has its corpus in tests/corpus/NAME. */
+static void replay_own(const char *program)
+{
+	const char *top = getenv("srcdir"), *name = strstr(basename(program), "fuzz_");
+	char path[PATH_MAX];
+
+	if (name == NULL)
+		plan_skip_all("the program's name tells no corpus: name files or directories");
+	(void)snprintf(path, sizeof(path), "%s/tests/corpus/%s", top != NULL ? top : ".", name + strlen("fuzz_"));
+	replay(path);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 1)
+		replay_own(argv[0]);
 	for (int i = 1; i < argc; i++)
 		replay(argv[i]);
 	return done();
