@@ -1,0 +1,359 @@
+/* analysis.c: instances, from claim to outcome.
+ *
+ * A claim counts the attempt before a worker sees the object, so an image that kills its worker
+ * cannot loop: after limits.attempts it is quarantined, kept, and reported as not analysed.
+ * The square travels as a sealed memory file: what the decoder wrote is what the model reads, and the
+ * decoder cannot change it afterwards.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "model/model.h"
+
+#include "dicom/image.h"
+
+#include "daemon/keeper.h"
+
+#define RETRY_BASE_MS 1000
+#define RETRY_CAP_MS 60000
+#define GRACE_MS 5000 /* beyond the worker's own deadline, before the keeper kills */
+/* A claim that survives this many deaths of the whole node is taken for the cause of them. */
+#define RECOVERED_ATTEMPTS_MAX 10
+
+static int64_t image_time_ms(const struct keeper *k)
+{
+	return (int64_t)k->config->limits.image_seconds * 1000 + GRACE_MS;
+}
+
+static int64_t infer_time_ms(const struct keeper *k)
+{
+	return (int64_t)k->config->limits.infer_seconds * 1000;
+}
+
+static struct job *job_slot(struct keeper *k)
+{
+	size_t i, n = k->config->workers + KEEPER_DECODE_AHEAD;
+
+	for (i = 0; i < n; i++) {
+		if (k->job[i].stage == JOB_FREE)
+			return &k->job[i];
+	}
+	return NULL;
+}
+
+static struct job *job_find(struct keeper *k, uint64_t token, enum job_stage stage)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage == stage && (uint64_t)k->job[i].in.token == token)
+			return &k->job[i];
+	}
+	return NULL;
+}
+
+static void job_end(struct job *j)
+{
+	if (j->square >= 0)
+		(void)close(j->square);
+	j->square = -1;
+	j->stage = JOB_FREE;
+}
+
+/* An attempt failed: once more, or quarantine. */
+static void failed(struct keeper *k, struct job *j, const char *why)
+{
+	bool last = j->in.attempt >= k->config->limits.attempts;
+	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, j->in.attempt - 1);
+
+	if (last) {
+		log_error("object=%lld quarantined after %u attempts: %s; kept, see carzeroctl show", (long long)j->in.id,
+			  j->in.attempt, why);
+		keeper_must(k, store_quarantine_instance(k->store, &j->in, k->now, why), "quarantine an object");
+		k->quarantined++;
+	} else {
+		log_warning("object=%lld attempt %u failed: %s; tried again", (long long)j->in.id, j->in.attempt, why);
+		keeper_must(k, store_retry_instance(k->store, &j->in, due, why, false), "retry an object");
+	}
+	job_end(j);
+}
+
+static void settle(struct keeper *k, struct job *j, enum instance_outcome outcome, const char *why,
+		   const struct score *scores, size_t n)
+{
+	j->in.outcome = outcome;
+	(void)str_copy(j->in.why, sizeof(j->in.why), why);
+	(void)str_copy(j->in.recipe, sizeof(j->in.recipe), recipe_name(k->config->recipe));
+	(void)str_copy(j->in.precision, sizeof(j->in.precision), precision_name(k->config->precision));
+	(void)str_copy(j->in.version, sizeof(j->in.version), PACKAGE_VERSION);
+	memcpy(j->in.weights, k->model.weights, DIGEST_SIZE);
+	memcpy(j->in.findings, k->findings->digest, DIGEST_SIZE);
+	j->in.settled = k->now;
+	keeper_must(k, store_settle_instance(k->store, &j->in, scores, n), "settle an object");
+	job_end(j);
+}
+
+static bool claim(struct keeper *k, struct job *j)
+{
+	int r = store_claim_instance(k->store, k->now, k->now + image_time_ms(k) + infer_time_ms(k), &j->in);
+
+	if (r == -ENOENT)
+		return false;
+	keeper_must(k, r, "claim an object");
+	return true;
+}
+
+static void start_decode(struct keeper *k, struct job *j)
+{
+	union ipc_message m;
+	int fds[2];
+
+	j->square = fd_memory("carzerod-square");
+	if (j->square < 0)
+		fatal(FATAL_TEMPORARY, "memory file: %s", strerror(-j->square));
+	j->stage = JOB_DECODE;
+	fds[0] = spool_read(k->spool, SPOOL_OBJECTS, j->in.file);
+	if (fds[0] < 0) {
+		failed(k, j, "the stored file is missing or cannot be opened");
+		return;
+	}
+	fds[1] = dup(j->square);
+	if (fds[1] < 0)
+		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
+	ipc_begin(&m, IPC_DECODE, (uint64_t)j->in.token);
+	memcpy(m.decode.digest, j->in.digest, DIGEST_SIZE);
+	m.decode.side = k->model.side;
+	j->deadline = k->boot + image_time_ms(k);
+	keeper_post(k, &k->image, k->image.sock, &m, fds, 2);
+}
+
+static bool worker_free(const struct keeper *k, size_t worker)
+{
+	size_t i;
+
+	if (!k->infer[worker].ready)
+		return false;
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage == JOB_SCORE && k->job[i].worker == worker)
+			return false;
+	}
+	return true;
+}
+
+static struct job *oldest_waiting(struct keeper *k)
+{
+	struct job *oldest = NULL;
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		struct job *j = &k->job[i];
+
+		if (j->stage == JOB_WAIT && (oldest == NULL || j->in.id < oldest->in.id))
+			oldest = j;
+	}
+	return oldest;
+}
+
+static void start_score(struct keeper *k, struct job *j, size_t worker)
+{
+	union ipc_message m;
+	int fd = dup(j->square);
+
+	if (fd < 0)
+		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
+	ipc_begin(&m, IPC_SCORE, (uint64_t)j->in.token);
+	j->stage = JOB_SCORE;
+	j->worker = worker;
+	j->deadline = k->boot + infer_time_ms(k);
+	keeper_post(k, &k->infer[worker], k->infer[worker].sock, &m, &fd, 1);
+}
+
+void analysis_dispatch(struct keeper *k)
+{
+	struct job *j;
+	size_t w;
+
+	for (w = 0; w < k->config->workers; w++) {
+		if (worker_free(k, w) && (j = oldest_waiting(k)) != NULL)
+			start_score(k, j, w);
+	}
+	/* nothing is claimed before a model is there: waiting is not an attempt */
+	if (k->stopping || !k->model.known || !k->image.ready)
+		return;
+	while ((j = job_slot(k)) != NULL && claim(k, j)) {
+		j->square = -1;
+		if (j->in.attempt > RECOVERED_ATTEMPTS_MAX) {
+			j->stage = JOB_DECODE;
+			failed(k, j, "the node died repeatedly while this object was being analysed");
+			continue;
+		}
+		start_decode(k, j);
+	}
+}
+
+/* Facts of the decoder into the row; false when they contradict what was received. */
+static bool take_facts(struct job *j, const struct ipc_decoded *d)
+{
+	memcpy(j->in.patient, d->patient, DIGEST_SIZE);
+	memcpy(j->in.content, d->content, DIGEST_SIZE);
+	return (d->sop_uid[0] == '\0' || strcmp(d->sop_uid, j->in.sop_uid) == 0) &&
+	       (d->study_uid[0] == '\0' || strcmp(d->study_uid, j->in.study_uid) == 0);
+}
+
+void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
+{
+	struct job *j = job_find(k, d->h.token, JOB_DECODE);
+	char why[STORE_WHY_MAX];
+	int r;
+
+	if (j == NULL)
+		return; /* it came after its deadline: the claim is gone */
+	if (!take_facts(j, d)) {
+		failed(k, j, "parsing finds other UIDs than the receiver did");
+		return;
+	}
+	if (d->reason != IMAGE_OK) {
+		(void)snprintf(why, sizeof(why), "%s: %.150s", image_reason_name(d->reason), d->why);
+		log_info("object=%lld not analysed: %s", (long long)j->in.id, image_reason_name(d->reason));
+		k->not_analysed++;
+		settle(k, j, OUTCOME_NOT_ANALYSED, why, NULL, 0);
+		return;
+	}
+	if (k->model.domain != MODEL_CLINICAL && !d->quality_control && !k->config->allow_out_of_domain) {
+		/* a model that never saw patients must not speak about one */
+		log_info("object=%lld not analysed, not reported: the bundle is not a clinical one and the image is not tagged Quality Control",
+			 (long long)j->in.id);
+		k->not_analysed++;
+		settle(k, j, OUTCOME_SILENT,
+		       "out of domain: the model bundle is not clinical and (0028,0300) Quality Control Image is not YES (allow_out_of_domain would score it)",
+		       NULL, 0);
+		return;
+	}
+	r = fd_seal(j->square);
+	if (r < 0)
+		fatal(FATAL_OS, "seal: %s", strerror(-r));
+	j->stage = JOB_WAIT;
+}
+
+bool analysis_died(struct keeper *k, const struct ipc_died *d)
+{
+	struct job *j = job_find(k, d->h.token, JOB_DECODE);
+	char why[STORE_WHY_MAX];
+
+	if (j == NULL)
+		return false;
+	if (d->timed_out)
+		(void)snprintf(why, sizeof(why), "decoding took longer than limits.image_seconds (%u s)",
+			       k->config->limits.image_seconds);
+	else if (d->signal == SIGXCPU)
+		(void)snprintf(why, sizeof(why), "decoding took more than %u s of CPU time (limits.image_seconds)",
+			       k->config->limits.image_seconds);
+	else if (d->signal != 0)
+		(void)snprintf(why, sizeof(why), "the decoder died of signal %d (%s)", d->signal,
+			       strsignal(d->signal));
+	else
+		(void)snprintf(why, sizeof(why), "the decoder ended with code %d", d->exit_code);
+	failed(k, j, why);
+	return true;
+}
+
+static size_t fill_scores(const struct keeper *k, const struct ipc_scored *d, struct score *ret)
+{
+	size_t i;
+
+	for (i = 0; i < k->findings->n; i++) {
+		const struct finding *f = &k->findings->finding[i];
+		double p = finding_probability(f, d->logit[i], k->model.family,
+					       recipe_name(k->config->recipe),
+					       precision_name(k->config->precision));
+
+		(void)str_copy(ret[i].finding, sizeof(ret[i].finding), f->id);
+		ret[i].logit = d->logit[i];
+		ret[i].probability = (float)p;
+		ret[i].decision = (uint8_t)finding_decide(f, p);
+	}
+	return k->findings->n;
+}
+
+void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d)
+{
+	struct job *j = job_find(k, d->h.token, JOB_SCORE);
+	CLEANUP(free) struct score *scores = NULL;
+	size_t n;
+
+	if (j == NULL || j->worker != worker)
+		return;
+	if (d->result < 0 || d->n != k->findings->n) {
+		failed(k, j, d->result == -ERANGE ? "the model gave a logit that is no number"
+						  : "the model could not score the image");
+		return;
+	}
+	scores = xcalloc(k->findings->n, sizeof(*scores));
+	n = fill_scores(k, d, scores);
+	log_info("object=%lld study=%lld scored findings=%zu infer_ms=%u", (long long)j->in.id,
+		 (long long)j->in.study, n, d->microseconds / 1000);
+	k->scored++;
+	settle(k, j, OUTCOME_SCORED, "", scores, n);
+}
+
+void analysis_worker_lost(struct keeper *k, size_t worker)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage == JOB_SCORE && k->job[i].worker == worker)
+			failed(k, &k->job[i], "the inference process died or was killed at its deadline");
+	}
+}
+
+void analysis_image_lost(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage == JOB_DECODE)
+			failed(k, &k->job[i], "the image process died");
+	}
+}
+
+void analysis_deadlines(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		struct job *j = &k->job[i];
+
+		if (j->stage == JOB_SCORE && k->boot >= j->deadline) {
+			log_error("inference overdue (limits.infer_seconds): process killed");
+			(void)kill(k->infer[j->worker].pid, SIGKILL); /* its end brings analysis_worker_lost */
+			j->deadline = INT64_MAX;
+		} else if (j->stage == JOB_DECODE && k->boot >= j->deadline) {
+			log_error("the image process does not answer: killed");
+			(void)kill(k->image.pid, SIGKILL);
+			j->deadline = INT64_MAX;
+		}
+	}
+}
+
+void analysis_stop(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		struct job *j = &k->job[i];
+
+		if (j->stage == JOB_FREE)
+			continue;
+		keeper_must(k, store_retry_instance(k->store, &j->in, k->now, "the node stopped", true),
+			    "give an object back");
+		job_end(j);
+	}
+}

@@ -1,0 +1,611 @@
+/* carzeroctl.c: the operator's tool.
+ *
+ * Reads the database through a read-only connection of its own (works while the node is stopped,
+ * never holds the keeper up) and asks the keeper's socket for what lives in its memory.  It prints
+ * our numbers, AE titles, times, reasons, scores; of a patient it prints nothing but the Study
+ * Instance UID that the operator gave or asked for.
+ *
+ * Exit codes: 0 good, 1 something wants attention (status), 2 cannot tell, 64 wrong usage.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "store/store.h"
+
+#include "daemon/config.h"
+#include "daemon/findings.h"
+
+#define PAGE 100
+#define SHOW_MAX 1024
+#define ANSWER_MAX (256 * 1024)
+#define ANSWER_SECONDS 5
+
+static const char usage[] =
+	"Usage: carzeroctl [-c FILE] [--json] COMMAND\n"
+	"\n"
+	"  status              is it running, what waits, what wants attention (exit code 1)\n"
+	"  studies [N]         the newest N studies (20) and how each ended\n"
+	"  show STUDY_UID      one study: images, scores, reports, deliveries\n"
+	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
+	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
+	"  requeue OBJECT      analyse an object again (its number is in show)\n"
+	"\n"
+	"  -c, --config FILE   configuration (" CONFIG_DEFAULT_PATH ")\n"
+	"      --json          JSON instead of text\n"
+	"  -h, --help          this text\n"
+	"  -V, --version       version\n";
+
+static bool as_json;
+
+static const char *const instance_states[] = { "waiting", "in work", "settled", "quarantined", "set aside" };
+static const char *const outcomes[] = { "-", "scored", "not analysed", "failed", "silent" };
+static const char *const study_states[] = { "collecting", "composing", "reported", "silent", "parked" };
+static const char *const delivery_states[] = { "queued", "sending", "done", "parked" };
+
+static void stop(int code, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
+static void stop(int code, const char *format, ...)
+{
+	va_list ap;
+
+	(void)fputs("carzeroctl: ", stderr);
+	va_start(ap, format);
+	(void)vfprintf(stderr, format, ap);
+	va_end(ap);
+	(void)fputc('\n', stderr);
+	exit(code);
+}
+
+static void print_json(json_t *j)
+{
+	char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+
+	if (text == NULL)
+		stop(2, "out of memory");
+	(void)puts(text);
+	free(text);
+	json_decref(j);
+}
+
+/* Local time for people; JSON carries UTC stamps. */
+static const char *when(int64_t ms, char ret[32])
+{
+	char date[9], time[14], offset[6];
+
+	if (ms == 0 || ms == INT64_MAX)
+		return "-";
+	clock_dicom_local(ms, date, time, offset);
+	(void)snprintf(ret, 32, "%.4s-%.2s-%.2s %.2s:%.2s:%.2s", date, date + 4, date + 6, time, time + 2, time + 4);
+	return ret;
+}
+
+static json_t *stamp(int64_t ms)
+{
+	char text[CLOCK_STAMP_MAX];
+
+	if (ms == 0 || ms == INT64_MAX)
+		return json_null();
+	clock_stamp(ms, text);
+	return json_string(text);
+}
+
+static const char *age(int64_t ms, char ret[32])
+{
+	int64_t s = ms / 1000;
+
+	if (s < 120)
+		(void)snprintf(ret, 32, "%" PRId64 " s", s);
+	else if (s < 7200)
+		(void)snprintf(ret, 32, "%" PRId64 " min", s / 60);
+	else if (s < 172800)
+		(void)snprintf(ret, 32, "%" PRId64 " h", s / 3600);
+	else
+		(void)snprintf(ret, 32, "%" PRId64 " d", s / 86400);
+	return ret;
+}
+
+static struct store *open_store(const struct config *c)
+{
+	char path[4096];
+	struct store *s;
+	struct err e;
+
+	(void)snprintf(path, sizeof(path), "%s/carzerod.db", c->state_dir);
+	if (store_open_reader(path, &s, &e) < 0)
+		stop(2, "%s", e.text);
+	return s;
+}
+
+static void check(struct store *s, int r, const char *what)
+{
+	if (r < 0)
+		stop(2, "cannot read %s: %s (%s)", what, strerror(-r), store_error(s));
+}
+
+/* ---- the keeper's socket --------------------------------------------------------------------------- */
+
+/* NULL when no keeper answers; errno says why. */
+static json_t *ask_keeper(const struct config *c, const char *request)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = ANSWER_SECONDS };
+	CLEANUP(close) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	CLEANUP(free) char *text = xcalloc(1, ANSWER_MAX);
+	ssize_t n;
+
+	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/control", c->state_dir) >= (int)sizeof(sa.sun_path)) {
+		errno = ENAMETOOLONG;
+		return NULL;
+	}
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
+	    connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || send(fd, request, strlen(request), MSG_NOSIGNAL) < 0)
+		return NULL;
+	n = recv(fd, text, ANSWER_MAX, 0);
+	if (n <= 0)
+		return NULL;
+	return json_loadb(text, (size_t)n, 0, NULL);
+}
+
+static json_t *ask_keeper_or_stop(const struct config *c, const char *request)
+{
+	json_t *j = ask_keeper(c, request);
+	const char *error;
+
+	if (j == NULL)
+		stop(2, "carzerod does not answer at %s/control: %s; is it running, and are you allowed?", c->state_dir,
+		     strerror(errno));
+	error = json_string_value(json_object_get(j, "error"));
+	if (error != NULL)
+		stop(2, "%s", error);
+	return j;
+}
+
+/* ---- status ------------------------------------------------------------------------------------------ */
+
+static json_int_t number(json_t *j, const char *key)
+{
+	return json_integer_value(json_object_get(j, key));
+}
+
+static void print_live(json_t *live)
+{
+	json_t *model = json_object_get(live, "model"), *space = json_object_get(live, "space"), *item;
+	char text[32];
+	size_t i;
+
+	printf("carzerod %s running as \"%s\" for %s, pid %" JSON_INTEGER_FORMAT "\n",
+	       json_string_value(json_object_get(live, "version")), json_string_value(json_object_get(live, "ae_title")),
+	       age((int64_t)number(live, "seconds") * 1000, text), number(live, "pid"));
+	if (json_is_true(json_object_get(model, "ready")))
+		printf("model        %s (%s)\n", json_string_value(json_object_get(model, "name")),
+		       json_string_value(json_object_get(model, "domain")));
+	else
+		printf("model        loading\n");
+	printf("disk         %.1f GiB free of %.1f GiB\n", (double)number(space, "free") / (1 << 30),
+	       (double)number(space, "total") / (1 << 30));
+	printf("receiving    %" JSON_INTEGER_FORMAT " associations open\n", number(live, "associations"));
+	json_array_foreach(json_object_get(live, "processes"), i, item) {
+		if (!json_is_true(json_object_get(item, "ready")) || number(item, "restarts") > 0)
+			printf("process      %s %s, restarted %" JSON_INTEGER_FORMAT " times\n",
+			       json_string_value(json_object_get(item, "program")),
+			       json_is_true(json_object_get(item, "ready")) ? "ready" : "not ready",
+			       number(item, "restarts"));
+	}
+	json_array_foreach(json_object_get(live, "destinations"), i, item)
+		printf("destination  %-16s %s%s\n", json_string_value(json_object_get(item, "ae_title")),
+		       json_string_value(json_object_get(item, "state")),
+		       json_is_true(json_object_get(item, "available")) ? "" : ", UNAVAILABLE");
+}
+
+/* What an operator should look at, or NULL. */
+static const char *attention(const struct store_counts *n, json_t *live)
+{
+	json_t *item;
+	size_t i;
+
+	if (live == NULL)
+		return "carzerod is not running";
+	if (n->instances[INSTANCE_QUARANTINED] > 0)
+		return "objects are quarantined: see carzeroctl studies";
+	if (n->deliveries[DELIVERY_PARKED] > 0)
+		return "deliveries are parked: see carzeroctl queue";
+	if (n->studies[STUDY_PARKED] > 0)
+		return "studies are parked: see carzeroctl studies";
+	json_array_foreach(json_object_get(live, "destinations"), i, item) {
+		if (!json_is_true(json_object_get(item, "available")))
+			return "a destination is unavailable: see carzeroctl queue";
+	}
+	return NULL;
+}
+
+static json_t *counts_json(const struct store_counts *n)
+{
+	return json_pack(
+		"{s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I}, s:I, s:o, s:o}", "objects",
+		"waiting", (json_int_t)n->instances[0], "in_work", (json_int_t)n->instances[1], "settled",
+		(json_int_t)n->instances[2], "quarantined", (json_int_t)n->instances[3], "set_aside",
+		(json_int_t)n->instances[4], "studies", "collecting", (json_int_t)n->studies[0], "composing",
+		(json_int_t)n->studies[1], "reported", (json_int_t)n->studies[2], "silent", (json_int_t)n->studies[3],
+		"parked", (json_int_t)n->studies[4], "deliveries", "queued", (json_int_t)n->deliveries[0], "sending",
+		(json_int_t)n->deliveries[1], "done", (json_int_t)n->deliveries[2], "parked",
+		(json_int_t)n->deliveries[3], "reports", (json_int_t)n->reports, "oldest_waiting",
+		stamp(n->oldest_ready), "oldest_delivery", stamp(n->oldest_delivery));
+}
+
+static int command_status(const struct config *c)
+{
+	struct store *s = open_store(c);
+	json_t *live = ask_keeper(c, "status");
+	struct store_counts n;
+	const char *why;
+	char text[32];
+
+	check(s, store_counts(s, &n), "the database");
+	why = attention(&n, live);
+	if (as_json) {
+		json_t *j = json_pack("{s:b, s:s?, s:o, s:O?}", "good", why == NULL, "attention", why, "counts",
+				      counts_json(&n), "live", live);
+
+		print_json(j);
+	} else {
+		if (live != NULL)
+			print_live(live);
+		printf("images       %llu waiting, %llu in work, %llu settled, %llu quarantined, %llu set aside\n",
+		       (unsigned long long)n.instances[0], (unsigned long long)n.instances[1],
+		       (unsigned long long)n.instances[2], (unsigned long long)n.instances[3],
+		       (unsigned long long)n.instances[4]);
+		printf("studies      %llu collecting, %llu reported, %llu silent, %llu parked\n",
+		       (unsigned long long)(n.studies[0] + n.studies[1]), (unsigned long long)n.studies[2],
+		       (unsigned long long)n.studies[3], (unsigned long long)n.studies[4]);
+		printf("deliveries   %llu waiting, %llu done, %llu parked\n",
+		       (unsigned long long)(n.deliveries[0] + n.deliveries[1]), (unsigned long long)n.deliveries[2],
+		       (unsigned long long)n.deliveries[3]);
+		if (n.oldest_ready != 0)
+			printf("oldest image waits for %s\n", age(clock_wall_ms() - n.oldest_ready, text));
+		if (n.oldest_delivery != 0)
+			printf("oldest delivery waits for %s\n", age(clock_wall_ms() - n.oldest_delivery, text));
+		printf("%s%s\n", why == NULL ? "all good" : "ATTENTION    ", why == NULL ? "" : why);
+	}
+	json_decref(live);
+	store_close(s);
+	return why == NULL ? 0 : 1;
+}
+
+/* ---- studies ------------------------------------------------------------------------------------------ */
+
+static json_t *study_json(const struct study *st)
+{
+	return json_pack("{s:I, s:s, s:s, s:i, s:s, s:o}", "study", (json_int_t)st->id, "study_uid", st->study_uid,
+			 "state", study_states[st->state], "reports", (int)st->revision, "why", st->why, "received",
+			 stamp(st->created));
+}
+
+static int command_studies(const struct config *c, uint64_t wanted)
+{
+	struct store *s = open_store(c);
+	struct study page[PAGE];
+	json_t *list = json_array();
+	int64_t before = INT64_MAX;
+	char text[32];
+	size_t n, i;
+
+	if (!as_json)
+		printf("%-8s %-19s  %-10s %7s  %s\n", "STUDY", "RECEIVED", "STATE", "REPORTS", "STUDY INSTANCE UID / REASON");
+	while (wanted > 0) {
+		check(s, store_list_studies(s, before, page, wanted < PAGE ? wanted : PAGE, &n), "studies");
+		if (n == 0)
+			break;
+		for (i = 0; i < n; i++) {
+			if (as_json)
+				(void)json_array_append_new(list, study_json(&page[i]));
+			else {
+				printf("%-8" PRId64 " %-19s  %-10s %7u  %s\n", page[i].id, when(page[i].created, text),
+				       study_states[page[i].state], page[i].revision, page[i].study_uid);
+				if (page[i].why[0] != '\0')
+					printf("%51s%s\n", "", page[i].why);
+			}
+			before = page[i].id;
+		}
+		wanted -= n;
+	}
+	if (as_json)
+		print_json(list);
+	else
+		json_decref(list);
+	store_close(s);
+	return 0;
+}
+
+/* ---- show ------------------------------------------------------------------------------------------- */
+
+static json_t *scores_json(const struct score *scores, size_t n)
+{
+	json_t *a = json_array();
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		json_t *p = isnan(scores[i].probability) ? json_null() : json_real((double)scores[i].probability);
+
+		(void)json_array_append_new(a, json_pack("{s:s, s:f, s:o, s:s}", "finding", scores[i].finding, "logit",
+							 (double)scores[i].logit, "probability", p, "decision",
+							 decision_name((enum decision)scores[i].decision)));
+	}
+	return a;
+}
+
+static void print_scores(const struct score *scores, size_t n)
+{
+	size_t i;
+
+	printf("    %-28s %9s  %-11s %s\n", "finding", "logit", "probability", "decision");
+	for (i = 0; i < n; i++) {
+		char p[16] = "-";
+
+		if (!isnan(scores[i].probability))
+			(void)snprintf(p, sizeof(p), "%.1f %%", 100.0 * (double)scores[i].probability);
+		printf("    %-28s %9.4f  %-11s %s\n", scores[i].finding, (double)scores[i].logit, p,
+		       decision_name((enum decision)scores[i].decision));
+	}
+}
+
+static json_t *show_instance(struct store *s, const struct instance *in)
+{
+	struct score scores[STORE_SCORES_MAX];
+	char text[32];
+	size_t n = 0;
+
+	check(s, store_instance_scores(s, in->id, scores, ARRAY_SIZE(scores), &n), "scores");
+	if (as_json)
+		return json_pack("{s:I, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:o, s:s, s:s, s:o}", "object",
+				 (json_int_t)in->id, "sop_uid", in->sop_uid, "sop_class", in->sop_class, "revision",
+				 (int)in->revision, "calling_ae", in->calling_ae, "from", in->peer, "state",
+				 instance_states[in->state], "outcome", outcomes[in->outcome], "why", in->why,
+				 "attempts", (int)in->attempt, "repeats", (int)in->repeats, "bytes",
+				 (json_int_t)in->size, "received", stamp(in->received), "recipe", in->recipe,
+				 "precision", in->precision, "scores", scores_json(scores, n));
+	printf("  object %" PRId64 "  %s  %s from \"%s\" (%s), revision %u, %s", in->id, when(in->received, text),
+	       instance_states[in->state], in->calling_ae, in->peer, in->revision, outcomes[in->outcome]);
+	if (in->repeats > 0)
+		printf(", sent again %u times", in->repeats);
+	if (in->attempt > 1)
+		printf(", %u attempts", in->attempt);
+	printf("\n    SOP Instance UID %s\n", in->sop_uid);
+	if (in->why[0] != '\0')
+		printf("    %s\n", in->why);
+	if (n > 0)
+		print_scores(scores, n);
+	return NULL;
+}
+
+static json_t *show_report(const struct report *r)
+{
+	char text[32], hex[17];
+
+	(void)snprintf(hex, sizeof(hex), "%016" PRIx64, r->file);
+	if (as_json)
+		return json_pack("{s:I, s:s, s:i, s:s, s:s, s:s, s:I, s:o}", "report", (json_int_t)r->id, "kind", r->kind,
+				 "revision", (int)r->revision, "sop_class", r->sop_class, "sop_uid", r->sop_uid, "file",
+				 hex, "bytes", (json_int_t)r->size, "created", stamp(r->created));
+	printf("  %s revision %u  %s  %llu bytes, spool/reports/%.2s/%s\n    SOP Instance UID %s\n", r->kind, r->revision,
+	       when(r->created, text), (unsigned long long)r->size, hex, hex, r->sop_uid);
+	return NULL;
+}
+
+static json_t *delivery_json(const struct delivery *d)
+{
+	return json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:i, s:i, s:s, s:o, s:o, s:o}", "delivery", (json_int_t)d->id,
+			 "study", (json_int_t)d->study, "revision", (int)d->revision, "kind", d->kind, "destination",
+			 d->destination, "state", delivery_states[d->state], "attempts", (int)d->attempt, "status",
+			 d->status, "why", d->why, "due", stamp(d->due), "created", stamp(d->created), "finished",
+			 stamp(d->finished));
+}
+
+static void print_delivery(const struct delivery *d)
+{
+	char text[32], status[24] = "";
+
+	if (d->status >= 0)
+		(void)snprintf(status, sizeof(status), " status %04XH", (unsigned)d->status & 0xffff);
+	printf("%-8" PRId64 " %-16s %-2s %-8s %8u  %-19s%s %s\n", d->id, d->destination, d->kind,
+	       delivery_states[d->state], d->attempt,
+	       d->state == DELIVERY_DONE ? when(d->finished, text) : when(d->due, text), status, d->why);
+}
+
+static int command_show(const struct config *c, const char *study_uid)
+{
+	struct store *s = open_store(c);
+	struct instance *instances = xcalloc(SHOW_MAX, sizeof(*instances));
+	struct report *reports = xcalloc(SHOW_MAX, sizeof(*reports));
+	struct delivery *deliveries = xcalloc(SHOW_MAX, sizeof(*deliveries));
+	json_t *ji = json_array(), *jr = json_array(), *jd = json_array();
+	size_t n, i;
+	struct study st;
+	int r = store_find_study(s, study_uid, &st);
+
+	if (r == -ENOENT)
+		stop(2, "no such study; carzeroctl studies lists them");
+	check(s, r, "the study");
+	if (!as_json)
+		printf("study %" PRId64 "  %s  %s\n%s%s%s", st.id, st.study_uid, study_states[st.state], st.why[0] ? "  " : "",
+		       st.why, st.why[0] ? "\n" : "");
+	r = store_study_instances(s, st.id, instances, SHOW_MAX, &n);
+	check(s, r == -E2BIG ? 0 : r, "objects");
+	for (i = 0; i < n && i < SHOW_MAX; i++) {
+		json_t *j = show_instance(s, &instances[i]);
+
+		if (j != NULL)
+			(void)json_array_append_new(ji, j);
+	}
+	r = store_study_reports(s, st.id, reports, SHOW_MAX, &n);
+	check(s, r == -E2BIG ? 0 : r, "reports");
+	if (!as_json && n > 0)
+		printf("reports\n");
+	for (i = 0; i < n && i < SHOW_MAX; i++) {
+		json_t *j = show_report(&reports[i]);
+
+		if (j != NULL)
+			(void)json_array_append_new(jr, j);
+	}
+	r = store_study_deliveries(s, st.id, deliveries, SHOW_MAX, &n);
+	check(s, r == -E2BIG ? 0 : r, "deliveries");
+	if (!as_json && n > 0)
+		printf("deliveries\n");
+	for (i = 0; i < n && i < SHOW_MAX; i++) {
+		if (as_json)
+			(void)json_array_append_new(jd, delivery_json(&deliveries[i]));
+		else {
+			(void)fputs("  ", stdout);
+			print_delivery(&deliveries[i]);
+		}
+	}
+	if (as_json) {
+		json_t *j = study_json(&st);
+
+		(void)json_object_set(j, "objects", ji);
+		(void)json_object_set(j, "report_files", jr);
+		(void)json_object_set(j, "deliveries", jd);
+		print_json(j);
+	}
+	json_decref(ji);
+	json_decref(jr);
+	json_decref(jd);
+	free(instances);
+	free(reports);
+	free(deliveries);
+	store_close(s);
+	return 0;
+}
+
+/* ---- queue -------------------------------------------------------------------------------------------- */
+
+static int command_queue(const struct config *c)
+{
+	struct store *s = open_store(c);
+	struct delivery page[PAGE];
+	json_t *list = json_array();
+	int64_t after = 0;
+	unsigned total = 0;
+	size_t n, i;
+
+	if (!as_json)
+		printf("%-8s %-16s %-2s %-8s %8s  %-19s %s\n", "ID", "DESTINATION", "", "STATE", "ATTEMPTS", "NEXT TRY", "REASON");
+	for (;;) {
+		check(s, store_list_deliveries(s, after, page, PAGE, &n), "deliveries");
+		if (n == 0)
+			break;
+		for (i = 0; i < n; i++, total++) {
+			if (as_json)
+				(void)json_array_append_new(list, delivery_json(&page[i]));
+			else
+				print_delivery(&page[i]);
+			after = page[i].id;
+		}
+	}
+	if (as_json)
+		print_json(list);
+	else {
+		json_decref(list);
+		printf("%u deliveries not done\n", total);
+	}
+	store_close(s);
+	return 0;
+}
+
+/* ---- what the keeper does for us ------------------------------------------------------------------------ */
+
+static int command_ask(const struct config *c, const char *verb, const char *argument)
+{
+	char request[200];
+	json_t *j;
+
+	(void)snprintf(request, sizeof(request), "%s%s%.150s", verb, argument[0] != '\0' ? " " : "", argument);
+	j = ask_keeper_or_stop(c, request);
+	if (as_json)
+		print_json(json_incref(j));
+	else if (strcmp(verb, "flush") == 0)
+		printf("%" JSON_INTEGER_FORMAT " deliveries are due now\n", number(j, "due"));
+	else
+		printf("object %" JSON_INTEGER_FORMAT " is analysed again\n", number(j, "requeued"));
+	json_decref(j);
+	return 0;
+}
+
+static int run(const struct config *c, int argc, char **argv)
+{
+	const char *verb = argv[0], *argument = argc > 1 ? argv[1] : "";
+	uint64_t n = 20;
+
+	if (argc > 2)
+		stop(64, "unexpected argument '%s'", argv[2]);
+	if (strcmp(verb, "status") == 0 && argc == 1)
+		return command_status(c);
+	if (strcmp(verb, "studies") == 0) {
+		if (argc == 2 && !str_to_u64(argument, 1, 1000000, &n))
+			stop(64, "studies: '%s' is not a number from 1 to 1000000", argument);
+		return command_studies(c, n);
+	}
+	if (strcmp(verb, "show") == 0 && argc == 2) {
+		if (!uid_valid(argument))
+			stop(64, "show: that is not a UID; carzeroctl studies lists them");
+		return command_show(c, argument);
+	}
+	if (strcmp(verb, "queue") == 0 && argc == 1)
+		return command_queue(c);
+	if (strcmp(verb, "flush") == 0)
+		return command_ask(c, verb, argument);
+	if (strcmp(verb, "requeue") == 0 && argc == 2)
+		return command_ask(c, verb, argument);
+	stop(64, "'%s' is not a command here, or wants another number of arguments. Try 'carzeroctl --help'.", verb);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },         { "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
+	};
+	const char *path = CONFIG_DEFAULT_PATH;
+	struct config *config;
+	struct err e;
+	int c, r;
+
+	log_open("carzeroctl", LOG_LEVEL_WARNING);
+	while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
+		if (c == 'c')
+			path = optarg;
+		else if (c == 'j')
+			as_json = true;
+		else if (c == 'h' || c == 'V') {
+			(void)fputs(c == 'h' ? usage : "carzeroctl " PACKAGE_VERSION "\n", stdout);
+			return 0;
+		} else {
+			(void)fputs("Try 'carzeroctl --help'.\n", stderr);
+			return 64;
+		}
+	}
+	if (optind == argc) {
+		(void)fputs(usage, stderr);
+		return 64;
+	}
+	if (config_load(path, &config, &e) < 0)
+		stop(2, "%s", e.text);
+	r = run(config, argc - optind, argv + optind);
+	config_free(config);
+	return r;
+}

@@ -1,0 +1,153 @@
+/* carzerod.c: command line and start of the node; keeper.c is its life.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "daemon/config.h"
+#include "daemon/findings.h"
+#include "daemon/keeper.h"
+#include "daemon/notify.h"
+#include "daemon/sandbox.h"
+
+static const char usage[] =
+	"Usage: carzerod [-F] [-c FILE] [--check-config]\n"
+	"\n"
+	"A DICOM node that receives chest radiographs, scores findings with CARZero and\n"
+	"sends Structured Reports.  AI results, not verified; not a medical device.\n"
+	"\n"
+	"  -c, --config FILE   configuration (" CONFIG_DEFAULT_PATH ")\n"
+	"  -F, --foreground    stay in the foreground (always so; accepted for habit)\n"
+	"      --check-config  check configuration, findings list and folders; change nothing\n"
+	"  -h, --help          this text\n"
+	"  -V, --version       version\n"
+	"\n"
+	"carzerod(8) describes signals, files and exit codes; carzeroctl(8) asks a running node.\n";
+
+static void load(const char *path, struct config **ret_config, struct findings **ret_findings,
+		 void **ret_text, size_t *ret_n)
+{
+	struct err e;
+
+	if (config_load(path, ret_config, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	if (findings_load((*ret_config)->findings, ret_findings, ret_text, ret_n, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+}
+
+static int check_config(const char *path)
+{
+	struct findings *findings;
+	struct config *config;
+	struct stat st;
+	void *text;
+	size_t n;
+
+	load(path, &config, &findings, &text, &n);
+	if (stat(config->model, &st) < 0 || !S_ISDIR(st.st_mode))
+		fatal(FATAL_CONFIG, "%s: model: %s: %s", path, config->model,
+		      errno != 0 ? strerror(errno) : "not a folder; carzero-model import makes a bundle");
+	printf("%s: good: AE title %s, %zu peers, %zu routes, %zu findings (%s)\n", path, config->ae_title,
+	       config->n_peers, config->n_routes, findings->n, findings->name);
+	if (config->n_access == 0)
+		printf("%s: note: no access rules: any calling AE title from any address may send\n", path);
+	if (config->n_routes == 0)
+		printf("%s: note: no routes: reports are kept and sent nowhere\n", path);
+	free(text);
+	findings_free(findings);
+	config_free(config);
+	return 0;
+}
+
+static void warn_about(const struct config *c)
+{
+	if (c->n_access == 0)
+		log_warning("any calling AE title from any address may send: set access in the configuration");
+	if (c->n_routes == 0)
+		log_warning("reports are kept and sent nowhere: set routes in the configuration");
+	if (c->allow_out_of_domain)
+		log_warning("allow_out_of_domain: images are scored by a bundle that may never have seen a patient");
+	if (!sandbox_built())
+		log_warning("built without sandbox: for sanitizers and debugging, not for a hospital network");
+}
+
+static void open_state(struct keeper *k, const void *text, size_t n_text)
+{
+	char path[4096];
+	struct err e;
+
+	if (mkdir(k->config->state_dir, 0700) < 0 && errno != EEXIST)
+		fatal(FATAL_CONFIG, "state_dir %s: %s", k->config->state_dir, strerror(errno));
+	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
+		fatal(FATAL_CONFIG, "state_dir: path too long");
+	/* the store first: its lock says that we are alone here */
+	if (store_open(path, &k->store, &e) < 0 || spool_open(k->config->state_dir, &k->spool, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	keeper_must(k, store_keep_findings(k->store, k->findings->digest, text, n_text), "keep the findings list");
+}
+
+static int serve(const char *path)
+{
+	struct keeper *k = xcalloc(1, sizeof(*k));
+	unsigned i, n = notify_listen_fds();
+	void *text;
+	size_t n_text;
+
+	if (n > KEEPER_SOCKETS_MAX)
+		fatal(FATAL_CONFIG, "more than %d sockets from the service manager", KEEPER_SOCKETS_MAX);
+	for (i = 0; i < n; i++)
+		k->listen_fd[k->n_listen_fds++] = IPC_FD + (int)i;
+	load(path, &k->config, &k->findings, &text, &n_text);
+	k->config_path = path;
+	log_set_level(k->config->log_level);
+	(void)umask(0077);
+	warn_about(k->config);
+	open_state(k, text, n_text);
+	free(text);
+	(void)keeper_run(k);
+	spool_close(k->spool);
+	store_close(k->store);
+	findings_free(k->findings);
+	log_info("stopped");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "foreground", no_argument, NULL, 'F' },
+		{ "check-config", no_argument, NULL, 'k' }, { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
+	};
+	const char *path = CONFIG_DEFAULT_PATH;
+	bool check = false;
+	int c;
+
+	log_open("carzerod", LOG_LEVEL_INFO);
+	while ((c = getopt_long(argc, argv, "c:FhV", options, NULL)) != -1) {
+		if (c == 'c')
+			path = optarg;
+		else if (c == 'k')
+			check = true;
+		else if (c == 'h' || c == 'V') {
+			(void)fputs(c == 'h' ? usage : "carzerod " PACKAGE_VERSION "\n", stdout);
+			return 0;
+		} else if (c != 'F') {
+			(void)fputs("Try 'carzerod --help'.\n", stderr);
+			return 64;
+		}
+	}
+	if (optind < argc) {
+		(void)fprintf(stderr, "carzerod: unexpected argument '%s'. Try 'carzerod --help'.\n", argv[optind]);
+		return 64;
+	}
+	return check ? check_config(path) : serve(path);
+}

@@ -1,0 +1,192 @@
+/* control.c: the operator's socket, STATE/control.
+ *
+ * One request is one packet of text, one answer one packet of JSON.  What can be read from the
+ * database carzeroctl reads itself (its own read-only connection, so it never holds the keeper up);
+ * here is only what lives in the keeper's memory, and what must be done by the one who writes.
+ *
+ *	status              processes, model, space, counters since the start
+ *	flush [DEST]        parked and waiting deliveries become due
+ *	requeue ID          a settled or quarantined object is analysed again
+ *
+ * Access is by file mode: 0660, the service's user and group.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "daemon/keeper.h"
+
+#define REQUEST_MAX 256
+
+void control_open(struct keeper *k)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	size_t i;
+
+	k->control = -1;
+	for (i = 0; i < KEEPER_CONTROL_MAX; i++)
+		k->control_client[i] = -1;
+	if (snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/control", k->config->state_dir) >=
+	    (int)sizeof(sa.sun_path)) {
+		log_warning("state_dir is too long for a socket name: carzeroctl will not see live status");
+		return;
+	}
+	(void)unlink(sa.sun_path); /* ours: the store's lock says that no other keeper lives */
+	k->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (k->control < 0 || bind(k->control, (struct sockaddr *)&sa, sizeof(sa)) < 0 ||
+	    chmod(sa.sun_path, 0660) < 0 || listen(k->control, KEEPER_CONTROL_MAX) < 0) {
+		log_warning("%s: %s: carzeroctl will not see live status", sa.sun_path, strerror(errno));
+		if (k->control >= 0)
+			(void)close(k->control);
+		k->control = -1;
+	}
+}
+
+void control_accept(struct keeper *k)
+{
+	int fd = accept4(k->control, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	size_t i;
+
+	if (fd < 0)
+		return;
+	for (i = 0; i < KEEPER_CONTROL_MAX; i++) {
+		if (k->control_client[i] < 0) {
+			k->control_client[i] = fd;
+			return;
+		}
+	}
+	(void)close(fd);
+}
+
+static json_t *helper_json(const struct keeper *k, const struct helper *h)
+{
+	return json_pack("{s:s, s:i, s:b, s:I, s:i}", "program", h->program, "pid", (int)h->pid, "ready",
+			 h->ready, "seconds", (json_int_t)(h->pid > 0 ? (k->boot - h->started) / 1000 : 0),
+			 "restarts", (int)h->restarts);
+}
+
+static json_t *processes_json(struct keeper *k)
+{
+	json_t *a = json_array();
+	size_t i;
+
+	(void)json_array_append_new(a, helper_json(k, &k->receiver));
+	(void)json_array_append_new(a, helper_json(k, &k->image));
+	for (i = 0; i < k->config->workers; i++)
+		(void)json_array_append_new(a, helper_json(k, &k->infer[i]));
+	return a;
+}
+
+static json_t *destinations_json(struct keeper *k)
+{
+	json_t *a = json_array();
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers; i++) {
+		const struct courier *c = &k->courier[i];
+
+		(void)json_array_append_new(
+			a, json_pack("{s:s, s:s, s:b, s:i, s:I}", "ae_title", c->peer->ae_title, "state",
+				     c->busy ? "sending" : k->now < c->not_before ? "resting" : "idle", "available",
+				     c->failures == 0, "failures", (int)c->failures, "rests_ms",
+				     (json_int_t)(k->now < c->not_before ? c->not_before - k->now : 0)));
+	}
+	return a;
+}
+
+static json_t *status_json(struct keeper *k)
+{
+	static const char *const domains[] = { "untrained", "phantom", "clinical" };
+	unsigned associations = 0;
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++)
+		associations += k->association[i].sock >= 0;
+	return json_pack("{s:s, s:i, s:I, s:s, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
+			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o}",
+			 "version", PACKAGE_VERSION, "pid", (int)getpid(), "seconds",
+			 (json_int_t)((k->now - k->started) / 1000), "ae_title", k->config->ae_title, "model", "ready",
+			 k->model.known, "name", k->model.name, "domain", domains[k->model.domain % 3],
+			 "associations", (int)associations, "space", "free", (json_int_t)k->space.free_bytes, "total",
+			 (json_int_t)k->space.total_bytes, "since_start", "accepted", (json_int_t)k->accepted,
+			 "rejected", (json_int_t)k->rejected, "scored", (json_int_t)k->scored, "not_analysed",
+			 (json_int_t)k->not_analysed, "quarantined", (json_int_t)k->quarantined, "reported",
+			 (json_int_t)k->reported, "delivered", (json_int_t)k->delivered, "processes",
+			 processes_json(k), "destinations", destinations_json(k));
+}
+
+static json_t *flush(struct keeper *k, const char *destination)
+{
+	unsigned n = 0;
+	size_t i;
+
+	keeper_must(k, store_flush_deliveries(k->store, destination, k->now, &n), "flush deliveries");
+	for (i = 0; i < k->config->n_peers; i++) {
+		if (destination[0] == '\0' || strcmp(destination, k->courier[i].peer->ae_title) == 0)
+			k->courier[i].not_before = 0;
+	}
+	log_info("operator: %u deliveries due now", n);
+	return json_pack("{s:i}", "due", (int)n);
+}
+
+static json_t *requeue(struct keeper *k, const char *id)
+{
+	uint64_t row;
+	int r;
+
+	if (!str_to_u64(id, 1, INT64_MAX, &row))
+		return json_pack("{s:s}", "error", "requeue wants the number of an object");
+	r = store_requeue_instance(k->store, (int64_t)row, k->now);
+	if (r == -ENOENT)
+		return json_pack("{s:s}", "error", "no such object, or it is waiting already");
+	keeper_must(k, r, "requeue an object");
+	log_info("operator: object=%llu is analysed again", (unsigned long long)row);
+	return json_pack("{s:I}", "requeued", (json_int_t)row);
+}
+
+static json_t *answer(struct keeper *k, const char *request)
+{
+	if (strcmp(request, "status") == 0)
+		return status_json(k);
+	if (strcmp(request, "flush") == 0)
+		return flush(k, "");
+	if (strncmp(request, "flush ", 6) == 0)
+		return flush(k, request + 6);
+	if (strncmp(request, "requeue ", 8) == 0)
+		return requeue(k, request + 8);
+	return json_pack("{s:s}", "error", "unknown request");
+}
+
+void control_serve(struct keeper *k, size_t client)
+{
+	int fd = k->control_client[client];
+	char request[REQUEST_MAX];
+	ssize_t n = recv(fd, request, sizeof(request) - 1, 0);
+	CLEANUP(free) char *text = NULL;
+	json_t *j;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0) {
+		request[n] = '\0';
+		j = answer(k, request);
+		text = json_dumps(j, JSON_COMPACT);
+		json_decref(j);
+		/* an operator who went away, or reads too slowly, asks again */
+		if (text != NULL && send(fd, text, strlen(text), MSG_NOSIGNAL) > 0)
+			return;
+	}
+	(void)close(fd);
+	k->control_client[client] = -1;
+}

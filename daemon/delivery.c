@@ -1,0 +1,338 @@
+/* delivery.c: destinations, from queued to done.
+ *
+ * At least once, with the same UID and the same bytes every time, which is effectively once.  What a
+ * failure means decides what happens next (decisions 9):
+ *	accepted (0000, Bxxx, 0111)           done
+ *	unreachable, transient rejection      the destination rests (5 s doubling to 60 s, one probe at
+ *	                                      a time); on the first success all that waits is due at once
+ *	A7xx, 0110                            this delivery backs off (15 s doubling to 15 min)
+ *	no context, 0122                      parked: the peer takes none of what we prepared
+ *	A9xx, Cxxx, 0124, permanent rejection three tries, then parked and told to the operator
+ * Parked is never deleted and is tried again every day and on `carzeroctl flush`.  One
+ * destination's trouble is never another's.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "dicom/scu.h"
+
+#include "daemon/keeper.h"
+
+#define REST_BASE_MS 5000
+#define REST_CAP_MS 60000
+#define REFUSED_BASE_MS 15000
+#define REFUSED_CAP_MS 900000
+#define PARKED_AGAIN_MS (24ll * 3600 * 1000)
+#define PERMANENT_TRIES 3
+#define SEND_TIME_MS 180000 /* connect, negotiate, store: the sender's own limits end earlier */
+
+void delivery_open(struct keeper *k)
+{
+	size_t i;
+
+	k->courier = xcalloc(k->config->n_peers, sizeof(*k->courier));
+	for (i = 0; i < k->config->n_peers; i++) {
+		struct courier *c = &k->courier[i];
+
+		c->peer = &k->config->peers[i];
+		helper_init(&c->helper, "carzerod-send");
+		c->helper.argv[0] = "-c";
+		c->helper.argv[1] = k->config_path;
+		c->helper.argv[2] = "--";
+		c->helper.argv[3] = c->peer->ae_title;
+	}
+}
+
+static struct courier *courier_find(struct keeper *k, const char *ae_title)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers; i++) {
+		if (strcmp(k->courier[i].peer->ae_title, ae_title) == 0)
+			return &k->courier[i];
+	}
+	return NULL;
+}
+
+/* Candidates in the order that the peer prefers; only the chosen one once a choice was made. */
+static size_t order_reports(const struct courier *c, const struct report *all, size_t n,
+			    struct report *ret)
+{
+	size_t found = 0, i, j;
+
+	for (i = 0; i < c->peer->n_sr_classes; i++) {
+		for (j = 0; j < n; j++) {
+			if (strcmp(all[j].sop_class, sr_class_uid(c->peer->sr_classes[i])) != 0)
+				continue;
+			if (c->delivery.report == 0 || c->delivery.report == all[j].id)
+				ret[found++] = all[j];
+		}
+	}
+	if (found == 0 && c->delivery.report != 0) { /* preferences changed since the choice: bytes are bytes */
+		for (j = 0; j < n; j++) {
+			if (all[j].id == c->delivery.report)
+				ret[found++] = all[j];
+		}
+	}
+	return found;
+}
+
+static void park(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	log_error("delivery=%lld to=\"%s\" parked: %s; tried again tomorrow, or now with carzeroctl flush",
+		  (long long)c->delivery.id, c->peer->ae_title, why);
+	keeper_must(k, store_park_delivery(k->store, &c->delivery, k->now + PARKED_AGAIN_MS, status, why),
+		    "park a delivery");
+	c->busy = false;
+}
+
+static void offer(struct keeper *k, struct courier *c)
+{
+	struct report all[STORE_CLASSES_MAX];
+	int fds[STORE_CLASSES_MAX];
+	union ipc_message m;
+	size_t n = 0, i;
+	int r = store_delivery_reports(k->store, &c->delivery, all, ARRAY_SIZE(all), &n);
+
+	keeper_must(k, r, "list the reports of a delivery");
+	c->busy = true;
+	c->n_reports = order_reports(c, all, n, c->report);
+	if (c->n_reports == 0) {
+		park(k, c, -1, "no report in a class that this peer's sr_classes names");
+		return;
+	}
+	ipc_begin(&m, IPC_DELIVER, (uint64_t)c->delivery.token);
+	m.deliver.n = (uint32_t)c->n_reports;
+	for (i = 0; i < c->n_reports; i++) {
+		(void)str_copy(m.deliver.sop_class[i], UID_MAX, c->report[i].sop_class);
+		fds[i] = spool_read(k->spool, SPOOL_REPORTS, c->report[i].file);
+		if (fds[i] < 0) {
+			while (i > 0)
+				(void)close(fds[--i]);
+			park(k, c, -1, "the report's file is missing or cannot be opened");
+			return;
+		}
+	}
+	c->deadline = k->boot + SEND_TIME_MS;
+	keeper_post(k, &c->helper, c->helper.sock, &m, fds, c->n_reports);
+}
+
+static bool resting(const struct keeper *k, const struct courier *c)
+{
+	return k->now < c->not_before;
+}
+
+static void dispatch_one(struct keeper *k, struct courier *c)
+{
+	struct err e;
+	int r;
+
+	if (c->busy || resting(k, c))
+		return;
+	if (c->helper.pid == 0) {
+		if (!helper_may_start(&c->helper, k->boot))
+			return;
+		r = helper_start(&c->helper, NULL, 0, k->boot, &e);
+		if (r < 0) {
+			log_error("%s", e.text);
+			helper_ended(&c->helper, k->boot);
+		}
+		return; /* READY comes in a later turn */
+	}
+	if (!c->helper.ready)
+		return;
+	r = store_next_delivery(k->store, c->peer->ae_title, k->now, k->now + SEND_TIME_MS, &c->delivery);
+	if (r == -ENOENT)
+		return;
+	keeper_must(k, r, "claim a delivery");
+	offer(k, c);
+}
+
+void delivery_dispatch(struct keeper *k)
+{
+	struct destination d[CONFIG_PEERS_MAX];
+	size_t n = 0, i;
+	int r;
+
+	if (k->stopping)
+		return;
+	r = store_destinations(k->store, d, ARRAY_SIZE(d), &n);
+	if (r != -E2BIG)
+		keeper_must(k, r, "list destinations");
+	for (i = 0; i < n && i < ARRAY_SIZE(d); i++) {
+		struct courier *c = courier_find(k, d[i].ae_title);
+
+		if (c != NULL && d[i].due <= k->now) /* a peer that left the configuration keeps its queue */
+			dispatch_one(k, c);
+	}
+}
+
+int64_t delivery_next(struct keeper *k)
+{
+	struct destination d[CONFIG_PEERS_MAX];
+	int64_t next = INT64_MAX;
+	size_t n = 0, i;
+	int r = store_destinations(k->store, d, ARRAY_SIZE(d), &n);
+
+	if (r != -E2BIG)
+		keeper_must(k, r, "list destinations");
+	for (i = 0; i < n && i < ARRAY_SIZE(d); i++) {
+		const struct courier *c = courier_find(k, d[i].ae_title);
+		int64_t due = d[i].due;
+
+		if (c == NULL || c->busy)
+			continue;
+		if (due < c->not_before)
+			due = c->not_before;
+		if (c->helper.pid == 0 && k->now + (c->helper.not_before - k->boot) > due)
+			due = k->now + (c->helper.not_before - k->boot);
+		if (c->helper.pid != 0 && !c->helper.ready)
+			continue; /* its READY wakes us */
+		if (due < next)
+			next = due;
+	}
+	return next;
+}
+
+void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose *d)
+{
+	union ipc_message m;
+	int r;
+
+	if (!c->busy || d->h.token != (uint64_t)c->delivery.token || d->index >= c->n_reports)
+		return;
+	r = store_choose_report(k->store, &c->delivery, c->report[d->index].id);
+	if (r < 0 && r != -EEXIST)
+		keeper_must(k, r, "commit the class of a delivery");
+	ipc_begin(&m, IPC_GO, d->h.token);
+	m.go.go = r == 0;
+	keeper_post(k, &c->helper, c->helper.sock, &m, NULL, 0); /* leaves after the commit */
+}
+
+/* The destination as a whole is in trouble. */
+static void rest(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	int64_t pause = keeper_backoff_ms(REST_BASE_MS, REST_CAP_MS, c->failures);
+
+	if (c->failures++ == 0)
+		log_warning("destination=\"%s\" unavailable: %s; deliveries wait, tried again by itself",
+			    c->peer->ae_title, why);
+	c->not_before = k->now + pause;
+	keeper_must(k, store_defer_delivery(k->store, &c->delivery, c->not_before, status, why,
+					    c->delivery.permanent, false), "defer a delivery");
+	c->busy = false;
+}
+
+static void refused(struct keeper *k, struct courier *c, int status, const char *why, bool permanent)
+{
+	unsigned n = permanent ? c->delivery.permanent + 1 : c->delivery.permanent;
+	int64_t due = k->now + keeper_backoff_ms(REFUSED_BASE_MS, REFUSED_CAP_MS, c->delivery.attempt - 1);
+
+	c->failures = 0;
+	if (permanent && n >= PERMANENT_TRIES) {
+		park(k, c, status, why);
+		return;
+	}
+	log_warning("delivery=%lld to=\"%s\" refused: %s; tried again", (long long)c->delivery.id,
+		    c->peer->ae_title, why);
+	keeper_must(k, store_defer_delivery(k->store, &c->delivery, due, status, why, n, false),
+		    "defer a delivery");
+	c->busy = false;
+}
+
+static void accepted(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	unsigned woken = 0;
+
+	keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
+	log_info("delivery=%lld study=%lld to=\"%s\" accepted status=%04xH", (long long)c->delivery.id,
+		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
+	k->delivered++;
+	if (c->failures > 0) { /* it is back: what waited for it need not wait longer */
+		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
+		log_info("destination=\"%s\" available again: %u deliveries due", c->peer->ae_title, woken);
+	}
+	c->failures = 0;
+	c->busy = false;
+}
+
+/* PS3.4 GG.4.1: what a C-STORE status asks of us. */
+static void by_status(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	if (status == 0x0000 || (status & 0xf000) == 0xb000 || status == 0x0111)
+		accepted(k, c, status, why);
+	else if ((status & 0xff00) == 0xa700 || status == 0x0110)
+		refused(k, c, status, why, false);
+	else if (status == 0x0122) {
+		keeper_must(k, store_reject_report(k->store, &c->delivery), "take a choice back");
+		park(k, c, status, why);
+	} else
+		refused(k, c, status, why, true);
+}
+
+void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d)
+{
+	const char *why = d->why;
+
+	if (!c->busy || d->h.token != (uint64_t)c->delivery.token)
+		return;
+	switch ((enum scu_failure)d->failure) {
+	case SCU_OK:
+	case SCU_STATUS:
+		by_status(k, c, d->status, why);
+		return;
+	case SCU_REJECTED_PERMANENT:
+		refused(k, c, -1, why, true);
+		return;
+	case SCU_NO_CONTEXT:
+		park(k, c, -1, why);
+		return;
+	case SCU_UNREACHABLE:
+	case SCU_REJECTED_TRANSIENT:
+		rest(k, c, -1, why);
+		return;
+	}
+	rest(k, c, -1, "the sender reports an unknown failure");
+}
+
+void delivery_lost(struct keeper *k, struct courier *c)
+{
+	if (c->busy)
+		rest(k, c, -1, "the sending process died or was killed at its deadline");
+}
+
+void delivery_deadlines(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers; i++) {
+		struct courier *c = &k->courier[i];
+
+		if (!c->busy || k->boot < c->deadline)
+			continue;
+		log_error("destination=\"%s\": the sending process is overdue: killed", c->peer->ae_title);
+		(void)kill(c->helper.pid, SIGKILL);
+		c->deadline = INT64_MAX;
+	}
+}
+
+void delivery_stop(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers; i++) {
+		struct courier *c = &k->courier[i];
+
+		if (!c->busy)
+			continue;
+		keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now, -1, "the node stopped",
+						    c->delivery.permanent, true), "give a delivery back");
+		c->busy = false;
+	}
+}

@@ -1,0 +1,130 @@
+/* helper.c: see helper.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "daemon/helper.h"
+#include "daemon/ipc.h"
+
+#define HELPER_PAUSE_MIN_MS 100
+#define HELPER_PAUSE_MAX_MS 30000
+#define HELPER_SETTLED_MS 60000
+
+void helper_init(struct helper *h, const char *program)
+{
+	memset(h, 0, sizeof(*h));
+	h->program = program;
+	h->sock = -1;
+}
+
+/* Tests run from the build tree; an installed node uses the folder fixed at build time. */
+static const char *libexec_folder(void)
+{
+	const char *folder = getenv("CARZEROD_LIBEXECDIR");
+
+	return folder != NULL ? folder : PKGLIBEXECDIR;
+}
+
+/* Between fork and exec: only async-signal-safe calls. */
+static void become(const char *path, char *const argv[], const int *fds, size_t n_fds, pid_t keeper)
+{
+	int high[1 + HELPER_FDS_MAX];
+	sigset_t none;
+	size_t i;
+
+	/* first out of the way of the low numbers, then down to them: sources and targets overlap */
+	for (i = 0; i < n_fds; i++) {
+		high[i] = fcntl(fds[i], F_DUPFD, IPC_FD + (int)n_fds);
+		if (high[i] < 0)
+			_exit(FATAL_OS);
+	}
+	for (i = 0; i < n_fds; i++) {
+		if (dup2(high[i], IPC_FD + (int)i) < 0)
+			_exit(FATAL_OS);
+	}
+	if (syscall(SYS_close_range, IPC_FD + (unsigned)n_fds, ~0u, 0) < 0)
+		_exit(FATAL_OS);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)signal(SIGPIPE, SIG_DFL);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		_exit(FATAL_OS);
+	if (getppid() != keeper)
+		_exit(FATAL_TEMPORARY); /* it died before the death signal was armed */
+	execv(path, argv);
+	_exit(FATAL_OS);
+}
+
+int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, struct err *e)
+{
+	char path[4096], name[64];
+	char *argv[HELPER_ARGS_MAX + 1];
+	int pair[2], give[1 + HELPER_FDS_MAX];
+	pid_t pid, keeper = getpid();
+	size_t n = 0, i;
+
+	if (n_fds > HELPER_FDS_MAX)
+		return err_set(e, -E2BIG, "%s: more than %d listening sockets", h->program, HELPER_FDS_MAX);
+	if (snprintf(path, sizeof(path), "%s/%s", libexec_folder(), h->program) >= (int)sizeof(path))
+		return err_set(e, -ENAMETOOLONG, "%s: path too long", h->program);
+	if (access(path, X_OK) < 0)
+		return err_set(e, -errno, "%s: %s", path, strerror(errno));
+	(void)snprintf(name, sizeof(name), "%s", h->program);
+	argv[n++] = name;
+	for (i = 0; h->argv[i] != NULL; i++)
+		argv[n++] = (char *)(uintptr_t)h->argv[i]; /* execv does not write to them */
+	argv[n] = NULL;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_set(e, -errno, "%s: socketpair: %s", h->program, strerror(errno));
+	give[0] = pair[1];
+	if (n_fds > 0)
+		memcpy(give + 1, fds, n_fds * sizeof(*fds));
+	pid = fork();
+	if (pid == 0)
+		become(path, argv, give, n_fds + 1, keeper);
+	(void)close(pair[1]);
+	if (pid < 0) {
+		(void)close(pair[0]);
+		return err_set(e, -errno, "%s: fork: %s", h->program, strerror(errno));
+	}
+	(void)fcntl(pair[0], F_SETFL, O_NONBLOCK); /* our end: the keeper never waits for a helper */
+	h->pid = pid;
+	h->sock = pair[0];
+	h->ready = false;
+	h->started = now;
+	return 0;
+}
+
+void helper_ended(struct helper *h, int64_t now)
+{
+	if (h->sock >= 0)
+		(void)close(h->sock);
+	h->sock = -1;
+	if (h->pid > 0)
+		(void)kill(h->pid, SIGKILL); /* reaped by the keeper's SIGCHLD turn */
+	h->pid = 0;
+	h->ready = false;
+	h->restarts++;
+	if (h->pause_ms == 0 || now - h->started > HELPER_SETTLED_MS)
+		h->pause_ms = HELPER_PAUSE_MIN_MS;
+	else if (h->pause_ms < HELPER_PAUSE_MAX_MS)
+		h->pause_ms *= 2;
+	if (h->pause_ms > HELPER_PAUSE_MAX_MS)
+		h->pause_ms = HELPER_PAUSE_MAX_MS;
+	h->not_before = now + h->pause_ms;
+}
+
+bool helper_may_start(const struct helper *h, int64_t now)
+{
+	return h->pid == 0 && now >= h->not_before;
+}

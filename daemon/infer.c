@@ -1,0 +1,162 @@
+/* infer.c: carzerod-infer: squares of grey levels in, logits out.
+ *
+ * It opens the bundle and the findings list, encodes the prompts once, scores a blank square so that
+ * every buffer and thread exists, locks itself down, and then only reads squares and writes
+ * numbers.  It never sees DICOM, a name, the network or a folder; the keeper kills it when a
+ * deadline passes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "model/kernels.h"
+#include "model/model.h"
+
+#include "daemon/config.h"
+#include "daemon/findings.h"
+#include "daemon/ipc.h"
+#include "daemon/sandbox.h"
+
+#define INFER_FILES 64
+
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static void set_prompts(struct model *model, const struct findings *list)
+{
+	const char **prompts = xcalloc(list->n, sizeof(*prompts));
+	struct err e;
+	size_t i;
+
+	for (i = 0; i < list->n; i++)
+		prompts[i] = list->finding[i].prompt;
+	if (model_set_prompts(model, prompts, list->n, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	free(prompts);
+}
+
+static void introduce(const struct model_info *info, const struct findings *list)
+{
+	union ipc_message m;
+
+	ipc_begin(&m, IPC_MODEL, 0);
+	(void)str_copy(m.model.name, sizeof(m.model.name), info->name);
+	(void)str_copy(m.model.family, sizeof(m.model.family), info->family);
+	m.model.domain = info->domain;
+	m.model.n_findings = (uint32_t)list->n;
+	m.model.side = (uint32_t)info->image_size;
+	memcpy(m.model.weights, info->digest, DIGEST_SIZE);
+	memcpy(m.model.findings, list->digest, DIGEST_SIZE);
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+}
+
+/* A logit that is no number is a fault of ours or of the weights; it must never reach a report. */
+static int check_logits(const float *logit, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (!isfinite(logit[i]))
+			return -ERANGE;
+	}
+	return 0;
+}
+
+static void run(struct model_run *run, const struct model_info *info, size_t n_findings)
+	__attribute__((noreturn));
+static void run(struct model_run *run, const struct model_info *info, size_t n_findings)
+{
+	size_t n_square = info->image_size * info->image_size;
+	uint8_t *square = xcalloc(1, n_square);
+	int fds[IPC_FDS_MAX];
+
+	for (;;) {
+		union ipc_message m, answer;
+		size_t n_fds = 0;
+		int64_t start;
+		int r = ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n_fds);
+
+		if (r == 0)
+			_exit(0);
+		if (r < 0 || m.h.type != IPC_SCORE)
+			fatal(FATAL_SOFTWARE, "channel: %s", r < 0 ? strerror(-r) : "not for us");
+		start = now_us();
+		ipc_begin(&answer, IPC_SCORED, m.h.token);
+		r = pread_full(fds[0], square, n_square, 0);
+		(void)close(fds[0]);
+		if (r == 0)
+			r = model_score(run, square, answer.scored.logit, NULL);
+		if (r == 0)
+			r = check_logits(answer.scored.logit, n_findings);
+		answer.scored.result = r;
+		answer.scored.n = (uint32_t)n_findings;
+		answer.scored.microseconds = (uint32_t)(now_us() - start);
+		if (ipc_send(IPC_FD, &answer, NULL, 0) < 0)
+			_exit(0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *path = CONFIG_DEFAULT_PATH;
+	struct config *config;
+	struct findings *list;
+	struct model *model;
+	struct model_run *scratch;
+	uint8_t *blank;
+	float *logits;
+	struct err e;
+	int c;
+
+	log_open("carzerod-infer", LOG_LEVEL_INFO);
+	while ((c = getopt(argc, argv, "c:")) != -1) {
+		if (c != 'c')
+			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
+		path = optarg;
+	}
+	if (config_load(path, &config, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	log_set_level(config->log_level);
+	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
+		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	kernels_set_threads(config->threads);
+	if (findings_load(config->findings, &list, NULL, NULL, &e) < 0 ||
+	    model_open(config->model, &model, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	set_prompts(model, list);
+	if (model_run_new(model, &scratch, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	blank = xcalloc(model_info(model)->image_size, model_info(model)->image_size);
+	logits = xcalloc(list->n, sizeof(*logits));
+	if (model_score(scratch, blank, logits, NULL) < 0)
+		fatal(FATAL_SOFTWARE, "the model does not run");
+	if (check_logits(logits, list->n) < 0)
+		fatal(FATAL_CONFIG, "%s: a blank square gives a logit that is no number: wrong weights", config->model);
+	free(blank);
+	free(logits);
+	if (sandbox_limit(0, 0, INFER_FILES, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
+	introduce(model_info(model), list);
+	run(scratch, model_info(model), list->n);
+}

@@ -1,0 +1,333 @@
+/* intake.c: associations, from the keeper's side.
+ *
+ * The order that the product stands on, for every object (design, one study in order, steps 2-5):
+ *	the child has written and fsynced incoming/ID            (dicom/scp.cc)
+ *	the keeper renames it to objects/, inserts the row,      (here, all that waits in one transaction)
+ *	fsyncs the directories, commits,
+ *	and only then the child hears 0000H.
+ * Whatever fails on the way becomes A700: the sender keeps its copy.
+ *
+ * It never looks into a file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "daemon/keeper.h"
+
+/* PS3.4 GG.4.1 and PS3.7 C: C-STORE status codes that we use */
+#define STATUS_SUCCESS 0x0000
+#define STATUS_OUT_OF_RESOURCES 0xa700
+
+/* PS3.8 table 9-21, rejected-transient by the service provider (presentation) */
+static const struct ipc_channel reject_congestion = { .result = 2, .source = 3, .reason = 1 };
+static const struct ipc_channel reject_limit = { .result = 2, .source = 3, .reason = 2 };
+
+/* Why no new association may come now, or NULL. */
+static const char *closed_because(struct keeper *k, const struct ipc_channel **ret)
+{
+	*ret = &reject_limit;
+	if (k->stopping) {
+		*ret = &reject_congestion;
+		return "the node is stopping";
+	}
+	if (k->space.free_bytes < k->config->limits.min_free_bytes)
+		return "free space under state_dir is below limits.min_free";
+	if (k->counts.instances[INSTANCE_READY] + k->counts.instances[INSTANCE_CLAIMED] >
+	    k->config->limits.queue)
+		return "more images wait than limits.queue allows";
+	return NULL;
+}
+
+static struct association *association_slot(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		if (k->association[i].sock < 0)
+			return &k->association[i];
+	}
+	return NULL;
+}
+
+void intake_listener(struct keeper *k, const union ipc_message *m)
+{
+	const struct ipc_channel *reject;
+	struct association *a = association_slot(k);
+	const char *why = closed_because(k, &reject);
+	union ipc_message answer;
+	int pair[2];
+
+	if (m->h.type == IPC_LISTENING) {
+		k->receiver.ready = true;
+		return;
+	}
+	ipc_begin(&answer, IPC_CHANNEL, m->h.token);
+	if (why == NULL && a == NULL)
+		why = "limits.associations is reached";
+	if (why == NULL && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		why = "no descriptors left";
+	if (why != NULL) {
+		log_warning("association from=%s refused for now: %s", m->admit.host, why);
+		answer.channel.result = reject->result;
+		answer.channel.source = reject->source;
+		answer.channel.reason = reject->reason;
+		k->rejected++;
+		keeper_post(k, &k->receiver, k->receiver.sock, &answer, NULL, 0);
+		return;
+	}
+	(void)fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	memset(a, 0, sizeof(*a));
+	a->sock = pair[0];
+	(void)str_copy(a->host, sizeof(a->host), m->admit.host);
+	k->accepted++;
+	keeper_post(k, &k->receiver, k->receiver.sock, &answer, &pair[1], 1);
+}
+
+static bool another_sends(const struct keeper *k, const struct association *a, int64_t study)
+{
+	size_t i, j;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		const struct association *other = &k->association[i];
+
+		if (other == a || other->sock < 0)
+			continue;
+		for (j = 0; j < other->n_study; j++) {
+			if (other->study[j] == study)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void settle(struct keeper *k, const struct association *a, int64_t study)
+{
+	if (another_sends(k, a, study))
+		return; /* the last one to end settles it */
+	keeper_must(k, store_settle_study(k->store, study, k->now + k->config->settle_ms), "settle a study");
+}
+
+static void touch_study(struct keeper *k, struct association *a, int64_t study)
+{
+	size_t i;
+
+	for (i = 0; i < a->n_study; i++) {
+		if (a->study[i] == study)
+			return;
+	}
+	if (a->n_study == KEEPER_STUDIES_PER_ASSOCIATION) {
+		/* a long migration: the oldest one is certainly complete */
+		settle(k, a, a->study[0]);
+		memmove(a->study, a->study + 1, (a->n_study - 1) * sizeof(a->study[0]));
+		a->n_study--;
+	}
+	a->study[a->n_study++] = study;
+}
+
+static void end_association(struct keeper *k, struct association *a)
+{
+	size_t i;
+
+	(void)close(a->sock);
+	a->sock = -1;
+	a->ended = false;
+	if (a->file != 0)
+		(void)spool_remove(k->spool, SPOOL_INCOMING, a->file); /* else recovery does */
+	for (i = 0; i < a->n_study; i++)
+		settle(k, a, a->study[i]);
+}
+
+static void send_status(struct association *a, enum ipc_type type, uint64_t file, uint16_t status,
+			const int *fd)
+{
+	union ipc_message m;
+
+	ipc_begin(&m, type, file);
+	m.status.status = status;
+	/* a child that does not take its answer is dead or deadlocked: its end is noticed by poll */
+	if (ipc_send(a->sock, &m, fd, fd != NULL ? 1 : 0) < 0)
+		(void)shutdown(a->sock, SHUT_RDWR);
+}
+
+/* Not in the transaction: an empty file in incoming/ means nothing. */
+static void create_file(struct keeper *k, struct association *a)
+{
+	CLEANUP(close) int fd = -1;
+	uint64_t id = 0;
+
+	if (a->file != 0) {
+		log_error("association from=%s asks for a second file; closed", a->host);
+		(void)shutdown(a->sock, SHUT_RDWR);
+		return;
+	}
+	if (k->space.free_bytes >= k->config->limits.min_free_bytes)
+		fd = spool_create(k->spool, &id);
+	else
+		fd = -ENOSPC;
+	if (fd < 0) {
+		log_error("no file for an object from=%s: %s; answered A700", a->host, strerror(-fd));
+		fd = -1;
+		send_status(a, IPC_FILE, 0, STATUS_OUT_OF_RESOURCES, NULL);
+		return;
+	}
+	a->file = id;
+	send_status(a, IPC_FILE, id, STATUS_SUCCESS, &fd);
+}
+
+void intake_receive(struct keeper *k, struct association *a)
+{
+	int fds[IPC_FDS_MAX];
+	union ipc_message m;
+	size_t n_fds = 0;
+	int r = ipc_receive(a->sock, IPC_ASSOCIATION, &m, fds, &n_fds);
+
+	if (r == -EAGAIN)
+		return;
+	if (r != 1) {
+		if (r < 0)
+			log_error("association from=%s broke the channel's rules: %s; closed", a->host, strerror(-r));
+		a->ended = true;
+		return;
+	}
+	if (m.h.type == IPC_CREATE) {
+		create_file(k, a);
+		return;
+	}
+	if (a->file == 0 || m.h.token != a->file || a->answer_due) {
+		log_error("association from=%s names a file that it does not hold; closed", a->host);
+		a->ended = true;
+		return;
+	}
+	if (m.h.type == IPC_ABANDON) {
+		(void)spool_remove(k->spool, SPOOL_INCOMING, a->file);
+		a->file = 0;
+		return;
+	}
+	a->stored = m.object;
+	a->answer_due = true;
+}
+
+/* Rename and row of one object; the caller commits. */
+static int keep_object(struct keeper *k, struct association *a)
+{
+	const struct ipc_object *o = &a->stored;
+	struct instance in = { 0 };
+	bool duplicate = false;
+	int r;
+
+	in.file = a->file;
+	(void)str_copy(in.sop_class, UID_MAX, o->sop_class);
+	(void)str_copy(in.sop_uid, UID_MAX, o->sop_uid);
+	(void)str_copy(in.study_uid, UID_MAX, o->study_uid);
+	(void)str_copy(in.series_uid, UID_MAX, o->series_uid);
+	(void)str_copy(in.syntax, UID_MAX, o->syntax);
+	(void)str_copy(in.calling_ae, AE_TITLE_MAX, o->calling_ae);
+	(void)str_copy(in.called_ae, AE_TITLE_MAX, o->called_ae);
+	(void)str_copy(in.peer, sizeof(in.peer), a->host);
+	memcpy(in.digest, o->digest, DIGEST_SIZE);
+	in.size = o->size;
+	in.received = k->now;
+	in.due = k->now;
+	in.state = o->analysed_class ? INSTANCE_READY : INSTANCE_ASIDE;
+	r = spool_move(k->spool, a->file, SPOOL_INCOMING, SPOOL_OBJECTS);
+	if (r < 0)
+		return r;
+	r = store_add_instance(k->store, &in, k->now + k->config->settle_max_ms, &duplicate);
+	if (r < 0)
+		return r;
+	if (duplicate) {
+		/* the same bytes are here already, under another file */
+		r = spool_remove(k->spool, SPOOL_OBJECTS, a->file);
+		if (r < 0)
+			return r;
+	}
+	log_debug("stored object=%lld study=%lld from=%s size=%llu%s", (long long)in.id,
+		  (long long)in.study, a->host, (unsigned long long)o->size, duplicate ? " again" : "");
+	if (in.state == INSTANCE_READY)
+		touch_study(k, a, in.study);
+	return 0;
+}
+
+static int keep_all(struct keeper *k)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		struct association *a = &k->association[i];
+
+		if (a->sock < 0 || !a->answer_due)
+			continue;
+		r = keep_object(k, a);
+		if (r < 0)
+			return r;
+	}
+	/* renames first, then the rows that rely on them; a failed fsync never happened before this
+	 * line is passed: the pages may be gone, so nothing more may be promised by this process */
+	r = spool_sync(k->spool);
+	if (r < 0)
+		fatal(FATAL_IO, "fsync of the spool's folders: %s; nothing unacknowledged is kept, restart recovers",
+		      strerror(-r));
+	return store_commit(k->store);
+}
+
+void intake_commit(struct keeper *k)
+{
+	bool any = false;
+	size_t i;
+	int r;
+
+	for (i = 0; i < k->config->limits.associations; i++)
+		any |= k->association[i].sock >= 0 && k->association[i].answer_due;
+	if (!any)
+		return;
+	r = store_begin(k->store);
+	if (r == 0)
+		r = keep_all(k);
+	if (r < 0) {
+		log_error("objects not kept: %s (%s); answered A700", strerror(-r), store_error(k->store));
+		store_rollback(k->store);
+	}
+	for (i = 0; i < k->config->limits.associations; i++) {
+		struct association *a = &k->association[i];
+
+		if (a->sock < 0 || !a->answer_due)
+			continue;
+		if (r < 0) { /* renamed or not: without a row it is nobody's */
+			(void)spool_remove(k->spool, SPOOL_OBJECTS, a->file);
+			(void)spool_remove(k->spool, SPOOL_INCOMING, a->file);
+			a->n_study = 0;
+		}
+		send_status(a, IPC_ANSWER, a->file, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, NULL);
+		a->answer_due = false;
+		a->file = 0;
+	}
+	if (r < 0 && r != -ENOSPC)
+		fatal(FATAL_IO, "the database cannot be written; restart recovers");
+}
+
+void intake_ends(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		if (k->association[i].sock >= 0 && k->association[i].ended)
+			end_association(k, &k->association[i]);
+	}
+}
+
+void intake_stop(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		if (k->association[i].sock >= 0)
+			end_association(k, &k->association[i]);
+	}
+}

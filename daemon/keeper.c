@@ -1,0 +1,651 @@
+/* keeper.c: the one process that owns database, spool and schedule.
+ *
+ * Its life: recover, start the helpers, then turn after turn until SIGTERM.  A turn reads what
+ * waits, changes the store in one transaction, makes it durable, and only then speaks.  It never
+ * parses DICOM, never talks to the network, and never waits for anybody but the disk.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "daemon/keeper.h"
+#include "daemon/notify.h"
+
+#define COUNTS_EVERY_MS 2000
+#define STATUS_EVERY_MS 10000
+#define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
+#define POLL_MAX 1024
+
+/* ---- small things ------------------------------------------------------------------------------------ */
+
+void keeper_must(struct keeper *k, int r, const char *what)
+{
+	if (r < 0)
+		fatal(FATAL_IO, "cannot %s: %s (%s); the node stops, restart recovers", what, strerror(-r),
+		      store_error(k->store));
+}
+
+int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n)
+{
+	int64_t pause = base;
+	uint32_t jitter = 0;
+
+	while (n-- > 0 && pause < cap)
+		pause *= 2;
+	if (pause > cap)
+		pause = cap;
+	(void)getrandom(&jitter, sizeof(jitter), 0); /* without it: no jitter, no harm */
+	return pause / 2 + (int64_t)(jitter % (uint32_t)(pause + 1));
+}
+
+void keeper_post(struct keeper *k, struct helper *helper, int sock, const union ipc_message *m,
+		 const int *fds, size_t n_fds)
+{
+	struct outgoing *o = xcalloc(1, sizeof(*o));
+
+	o->helper = helper;
+	o->sock = sock;
+	o->m = *m;
+	o->n_fds = n_fds;
+	if (n_fds > 0)
+		memcpy(o->fds, fds, n_fds * sizeof(*fds));
+	*k->last = o;
+	k->last = &o->next;
+}
+
+static void flush_posts(struct keeper *k)
+{
+	struct outgoing *o;
+
+	while ((o = k->first) != NULL) {
+		k->first = o->next;
+		/* a helper that does not take its message is dead or stuck: its end is seen by poll */
+		if (o->helper->sock == o->sock && o->sock >= 0 &&
+		    ipc_send(o->sock, &o->m, o->fds, o->n_fds) < 0 && o->helper->pid > 0)
+			(void)kill(o->helper->pid, SIGKILL);
+		while (o->n_fds > 0)
+			(void)close(o->fds[--o->n_fds]);
+		free(o);
+	}
+	k->last = &k->first;
+}
+
+/* ---- recovery ------------------------------------------------------------------------------------------ */
+
+struct files { /* ids found in a box */
+	uint64_t *id;
+	size_t n, room;
+};
+
+static int collect(uint64_t id, void *arg)
+{
+	struct files *f = arg;
+
+	if (f->n == f->room) {
+		f->room = f->room != 0 ? 2 * f->room : 1024;
+		f->id = xreallocarray(f->id, f->room, sizeof(*f->id));
+	}
+	f->id[f->n++] = id;
+	return 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+struct reconcile {
+	struct files files;
+	bool *named; /* [files.n] */
+	unsigned lost;
+};
+
+static int mark_named(uint64_t file, int64_t row, void *arg)
+{
+	struct reconcile *rec = arg;
+	uint64_t *found = rec->files.n == 0 ? NULL
+					    : bsearch(&file, rec->files.id, rec->files.n, sizeof(file), by_id);
+
+	if (found == NULL) {
+		rec->lost++;
+		log_error("row %lld names a file that is missing from the spool; was the disk restored in part?",
+			  (long long)row);
+	} else
+		rec->named[found - rec->files.id] = true;
+	return 0;
+}
+
+/* The two invariants of schema.sql, checked: rows without files are alarms; files without rows were
+ * never acknowledged.  Objects without a row go to quarantine/ all the same: after a database was
+ * restored from a backup they may be all that is left.  Reports without a row are made again. */
+static void reconcile(struct keeper *k, bool reports)
+{
+	enum spool_box box = reports ? SPOOL_REPORTS : SPOOL_OBJECTS;
+	struct reconcile rec = { 0 };
+	unsigned orphans = 0;
+	size_t i;
+
+	keeper_must(k, spool_scan(k->spool, box, collect, &rec.files, NULL), "scan the spool");
+	if (rec.files.n > 0)
+		qsort(rec.files.id, rec.files.n, sizeof(*rec.files.id), by_id);
+	rec.named = xcalloc(rec.files.n, sizeof(*rec.named));
+	keeper_must(k, store_each_file(k->store, reports, mark_named, &rec), "list files");
+	for (i = 0; i < rec.files.n; i++) {
+		if (rec.named[i])
+			continue;
+		orphans++;
+		if (reports)
+			keeper_must(k, spool_remove(k->spool, box, rec.files.id[i]), "remove a report without a row");
+		else
+			keeper_must(k, spool_move(k->spool, rec.files.id[i], box, SPOOL_QUARANTINE),
+				    "set aside an object without a row");
+	}
+	if (orphans > 0)
+		log_warning("recovery: %u %s without a row %s", orphans, reports ? "reports" : "objects",
+			    reports ? "removed" : "moved to quarantine/ (never acknowledged, or the database is older than the spool)");
+	free(rec.files.id);
+	free(rec.named);
+}
+
+static int remove_incoming(uint64_t id, void *arg)
+{
+	struct keeper *k = arg;
+
+	return spool_remove(k->spool, SPOOL_INCOMING, id);
+}
+
+static void load_site(struct keeper *k)
+{
+	int r = store_get_setting(k->store, "site", k->site_text, sizeof(k->site_text));
+
+	if (r == -ENOENT) {
+		uint8_t fresh[16];
+
+		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh))
+			fatal(FATAL_OS, "getrandom: %s", strerror(errno));
+		fresh[6] = (uint8_t)((fresh[6] & 0x0f) | 0x40); /* RFC 9562 5.4 */
+		fresh[8] = (uint8_t)((fresh[8] & 0x3f) | 0x80);
+		uuid_text(fresh, k->site_text);
+		keeper_must(k, store_set_setting(k->store, "site", k->site_text), "record this installation's UUID");
+		r = 0;
+	}
+	keeper_must(k, r, "read this installation's UUID");
+	if (uuid_parse(k->site_text, k->site) < 0)
+		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
+}
+
+static void recover(struct keeper *k)
+{
+	int64_t started = clock_boot_ms();
+	unsigned claims = 0;
+
+	k->now = clock_wall_ms();
+	load_site(k);
+	keeper_must(k, store_recover(k->store, k->now, &claims), "take claims back");
+	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
+	reconcile(k, false);
+	reconcile(k, true);
+	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	log_info("recovered in %lld ms: %u claims taken back", (long long)(clock_boot_ms() - started), claims);
+}
+
+/* ---- helpers ------------------------------------------------------------------------------------------- */
+
+static void init_helper(struct keeper *k, struct helper *h, const char *program)
+{
+	helper_init(h, program);
+	h->argv[0] = "-c";
+	h->argv[1] = k->config_path;
+}
+
+static void init_helpers(struct keeper *k)
+{
+	static char n_sockets[8];
+	size_t i;
+
+	init_helper(k, &k->receiver, "carzerod-receive");
+	(void)snprintf(n_sockets, sizeof(n_sockets), "%zu", k->n_listen_fds);
+	k->receiver.argv[2] = "-s";
+	k->receiver.argv[3] = n_sockets;
+	init_helper(k, &k->image, "carzerod-image");
+	for (i = 0; i < k->config->workers; i++)
+		init_helper(k, &k->infer[i], "carzerod-infer");
+	delivery_open(k);
+}
+
+static void start_helper(struct keeper *k, struct helper *h, const int *fds, size_t n_fds)
+{
+	struct err e;
+
+	if (!helper_may_start(h, k->boot))
+		return;
+	if (helper_start(h, fds, n_fds, k->boot, &e) < 0) {
+		log_error("%s; tried again", e.text);
+		helper_ended(h, k->boot);
+	}
+}
+
+static void start_helpers(struct keeper *k)
+{
+	size_t i;
+
+	if (k->stopping)
+		return;
+	start_helper(k, &k->image, NULL, 0);
+	for (i = 0; i < k->config->workers; i++)
+		start_helper(k, &k->infer[i], NULL, 0);
+	start_helper(k, &k->receiver, k->listen_fd, k->n_listen_fds);
+}
+
+/* What an ended helper was doing goes back before it is started again. */
+static void helper_lost(struct keeper *k, struct helper *h)
+{
+	size_t i;
+
+	helper_ended(h, k->boot);
+	if (h == &k->image) {
+		analysis_image_lost(k);
+		reporting_image_lost(k);
+	}
+	for (i = 0; i < k->config->workers; i++) {
+		if (h == &k->infer[i])
+			analysis_worker_lost(k, i);
+	}
+	for (i = 0; i < k->config->n_peers; i++) {
+		if (h == &k->courier[i].helper)
+			delivery_lost(k, &k->courier[i]);
+	}
+}
+
+static struct helper *helper_of(struct keeper *k, pid_t pid)
+{
+	size_t i;
+
+	if (k->receiver.pid == pid)
+		return &k->receiver;
+	if (k->image.pid == pid)
+		return &k->image;
+	for (i = 0; i < k->config->workers; i++) {
+		if (k->infer[i].pid == pid)
+			return &k->infer[i];
+	}
+	for (i = 0; i < k->config->n_peers; i++) {
+		if (k->courier[i].helper.pid == pid)
+			return &k->courier[i].helper;
+	}
+	return NULL;
+}
+
+static void reap(struct keeper *k)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		struct helper *h = helper_of(k, pid);
+
+		if (h == NULL)
+			continue; /* one that we gave up before */
+		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && !k->announced)
+			fatal(FATAL_CONFIG, "%s cannot start with this configuration (its line above says why)", h->program);
+		if (WIFSIGNALED(status))
+			log_error("%s ended by signal %d (%s); started again", h->program, WTERMSIG(status),
+				  strsignal(WTERMSIG(status)));
+		else if (WEXITSTATUS(status) != 0)
+			log_error("%s ended with code %d; started again", h->program, WEXITSTATUS(status));
+		helper_lost(k, h);
+	}
+}
+
+/* ---- messages from helpers ------------------------------------------------------------------------------ */
+
+static void take_model(struct keeper *k, size_t worker, const struct ipc_model *m)
+{
+	if (memcmp(m->findings, k->findings->digest, DIGEST_SIZE) != 0 || m->n_findings != k->findings->n)
+		fatal(FATAL_TEMPORARY, "the findings list changed while the node started; starting again");
+	if (k->model.known && memcmp(k->model.weights, m->weights, DIGEST_SIZE) != 0)
+		fatal(FATAL_TEMPORARY, "the model bundle changed under the running node; starting again");
+	k->infer[worker].ready = true;
+	if (k->model.known)
+		return;
+	k->model.known = true;
+	k->model.domain = m->domain;
+	k->model.side = m->side;
+	(void)str_copy(k->model.name, sizeof(k->model.name), m->name);
+	(void)str_copy(k->model.family, sizeof(k->model.family), m->family);
+	memcpy(k->model.weights, m->weights, DIGEST_SIZE);
+	log_info("model \"%s\" ready: %u findings, domain=%s", m->name, m->n_findings,
+		 m->domain == 2 ? "clinical" : m->domain == 1 ? "phantom" : "untrained");
+}
+
+/* One message of one helper; false when its channel has ended. */
+static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role, size_t index)
+{
+	int fds[IPC_FDS_MAX];
+	union ipc_message m;
+	size_t n_fds = 0;
+	int r = ipc_receive(h->sock, role, &m, fds, &n_fds);
+
+	if (r == -EAGAIN)
+		return true;
+	if (r < 0)
+		log_error("%s broke the channel's rules: %s; killed", h->program, strerror(-r));
+	if (r != 1)
+		return false;
+	switch ((enum ipc_type)m.h.type) {
+	case IPC_LISTENING:
+	case IPC_ADMIT:
+		intake_listener(k, &m);
+		break;
+	case IPC_READY:
+		h->ready = true;
+		break;
+	case IPC_DECODED:
+		analysis_decoded(k, &m.decoded);
+		break;
+	case IPC_COMPOSED:
+		reporting_composed(k, &m.composed);
+		break;
+	case IPC_DIED:
+		if (!analysis_died(k, &m.died))
+			(void)reporting_died(k, &m.died); /* neither: it came after its deadline */
+		break;
+	case IPC_MODEL:
+		take_model(k, index, &m.model);
+		break;
+	case IPC_SCORED:
+		analysis_scored(k, index, &m.scored);
+		break;
+	case IPC_CHOSE:
+		delivery_chose(k, &k->courier[index], &m.chose);
+		break;
+	case IPC_SENT:
+		delivery_sent(k, &k->courier[index], &m.sent);
+		break;
+	default:
+		break; /* ipc_check lets nothing else through */
+	}
+	return true;
+}
+
+/* ---- the turn -------------------------------------------------------------------------------------------- */
+
+enum source_kind { FROM_SIGNAL, FROM_CONTROL, FROM_CLIENT, FROM_ASSOCIATION, FROM_HELPER };
+
+struct source {
+	enum source_kind kind;
+	size_t index;
+	struct helper *helper;
+	enum ipc_role role;
+};
+
+struct turn {
+	struct pollfd p[POLL_MAX];
+	struct source source[POLL_MAX];
+	size_t n;
+};
+
+static void watch(struct turn *t, int fd, struct source source)
+{
+	if (fd < 0 || t->n == POLL_MAX)
+		return;
+	t->p[t->n] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	t->source[t->n++] = source;
+}
+
+static void watch_all(struct keeper *k, struct turn *t, int signals)
+{
+	size_t i;
+
+	t->n = 0;
+	watch(t, signals, (struct source){ .kind = FROM_SIGNAL });
+	watch(t, k->receiver.sock, (struct source){ FROM_HELPER, 0, &k->receiver, IPC_RECEIVER });
+	watch(t, k->image.sock, (struct source){ FROM_HELPER, 0, &k->image, IPC_IMAGE });
+	for (i = 0; i < k->config->workers; i++)
+		watch(t, k->infer[i].sock, (struct source){ FROM_HELPER, i, &k->infer[i], IPC_INFER });
+	for (i = 0; i < k->config->n_peers; i++)
+		watch(t, k->courier[i].helper.sock, (struct source){ FROM_HELPER, i, &k->courier[i].helper, IPC_SEND });
+	for (i = 0; i < k->config->limits.associations; i++)
+		watch(t, k->association[i].sock, (struct source){ .kind = FROM_ASSOCIATION, .index = i });
+	watch(t, k->control, (struct source){ .kind = FROM_CONTROL });
+	for (i = 0; i < KEEPER_CONTROL_MAX; i++)
+		watch(t, k->control_client[i], (struct source){ .kind = FROM_CLIENT, .index = i });
+}
+
+static void refresh_counts(struct keeper *k)
+{
+	if (k->boot - k->counts_at < COUNTS_EVERY_MS && k->counts_at != 0)
+		return;
+	k->counts_at = k->boot;
+	keeper_must(k, store_counts(k->store, &k->counts), "count");
+	keeper_must(k, spool_space(k->spool, &k->space), "ask for free space");
+}
+
+static void sooner(int64_t *next, int64_t at)
+{
+	if (at < *next)
+		*next = at;
+}
+
+/* ms until something is due without any message. */
+static int time_to_sleep(struct keeper *k, int64_t watchdog)
+{
+	int64_t instance, study, delivery, next = k->now + TURN_MAX_MS;
+	size_t i;
+
+	keeper_must(k, store_next_due(k->store, &instance, &study, &delivery), "ask what is due");
+	if (k->model.known && k->image.ready) {
+		bool slot = false;
+
+		for (i = 0; i < k->config->workers + KEEPER_DECODE_AHEAD; i++)
+			slot |= k->job[i].stage == JOB_FREE;
+		if (slot)
+			sooner(&next, instance);
+		for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
+			if (!k->composition[i].used)
+				sooner(&next, study);
+		}
+	}
+	sooner(&next, delivery_next(k));
+	if (k->image.pid == 0)
+		sooner(&next, k->now + k->image.not_before - k->boot);
+	if (k->receiver.pid == 0)
+		sooner(&next, k->now + k->receiver.not_before - k->boot);
+	for (i = 0; i < k->config->workers; i++) {
+		if (k->infer[i].pid == 0)
+			sooner(&next, k->now + k->infer[i].not_before - k->boot);
+	}
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage == JOB_DECODE || k->job[i].stage == JOB_SCORE)
+			sooner(&next, k->now + k->job[i].deadline - k->boot);
+	}
+	if (watchdog > 0)
+		sooner(&next, k->now + watchdog);
+	if (next <= k->now)
+		return 0;
+	return (int)(next - k->now);
+}
+
+static void take_signals(struct keeper *k, int signals)
+{
+	struct signalfd_siginfo info;
+
+	while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+			k->stopping = true;
+	}
+}
+
+/* Messages first that need no transaction of the turn's own. */
+static void receive_intake(struct keeper *k, const struct turn *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++) {
+		if (t->p[i].revents != 0 && t->source[i].kind == FROM_ASSOCIATION)
+			intake_receive(k, &k->association[t->source[i].index]);
+	}
+	intake_commit(k);
+}
+
+static void receive_helpers(struct keeper *k, const struct turn *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++) {
+		const struct source *s = &t->source[i];
+
+		if (t->p[i].revents == 0 || s->kind != FROM_HELPER || s->helper->sock != t->p[i].fd)
+			continue;
+		if (!receive_from(k, s->helper, s->role, s->index) && s->helper->pid > 0)
+			(void)kill(s->helper->pid, SIGKILL); /* reaped in this or the next turn */
+	}
+}
+
+static void serve_control(struct keeper *k, const struct turn *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->n; i++) {
+		if (t->p[i].revents == 0)
+			continue;
+		if (t->source[i].kind == FROM_CONTROL)
+			control_accept(k);
+		else if (t->source[i].kind == FROM_CLIENT)
+			control_serve(k, t->source[i].index);
+	}
+}
+
+static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog)
+{
+	watch_all(k, t, signals);
+	if (poll(t->p, t->n, time_to_sleep(k, watchdog)) < 0 && errno != EINTR)
+		fatal(FATAL_OS, "poll: %s", strerror(errno));
+	k->now = clock_wall_ms();
+	k->boot = clock_boot_ms();
+	take_signals(k, signals);
+	refresh_counts(k);
+	receive_intake(k, t);
+
+	keeper_must(k, store_begin(k->store), "begin a turn");
+	intake_ends(k);
+	receive_helpers(k, t);
+	reap(k);
+	analysis_deadlines(k);
+	reporting_deadlines(k);
+	delivery_deadlines(k);
+	analysis_dispatch(k);
+	reporting_dispatch(k);
+	delivery_dispatch(k);
+	serve_control(k, t);
+	/* report files are renamed in this turn: directories before rows, rows before words */
+	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	keeper_must(k, store_commit(k->store), "commit a turn");
+	flush_posts(k);
+	start_helpers(k);
+}
+
+static void tell_manager(struct keeper *k, int64_t *last)
+{
+	uint64_t waiting = k->counts.instances[INSTANCE_READY] + k->counts.instances[INSTANCE_CLAIMED];
+
+	if (!k->announced && k->receiver.ready) {
+		k->announced = true;
+		notify_ready();
+		log_info("ready: receiving as \"%s\"", k->config->ae_title);
+		*last = 0;
+	}
+	if (k->boot - *last < STATUS_EVERY_MS && *last != 0)
+		return;
+	*last = k->boot;
+	notify_status("%s; %llu images waiting, %llu deliveries waiting, %llu parked, %llu quarantined",
+		      k->model.known ? "receiving and analysing" : "receiving, model loading",
+		      (unsigned long long)waiting,
+		      (unsigned long long)(k->counts.deliveries[DELIVERY_QUEUED] + k->counts.deliveries[DELIVERY_SENDING]),
+		      (unsigned long long)k->counts.deliveries[DELIVERY_PARKED],
+		      (unsigned long long)k->counts.instances[INSTANCE_QUARANTINED]);
+}
+
+/* Work under way goes back uncounted; helpers and associations end; the peers keep what was not acknowledged. */
+static void stop(struct keeper *k)
+{
+	size_t i;
+
+	notify_stopping();
+	log_info("stopping");
+	keeper_must(k, store_begin(k->store), "begin the last turn");
+	intake_stop(k);
+	analysis_stop(k);
+	reporting_stop(k);
+	delivery_stop(k);
+	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	keeper_must(k, store_commit(k->store), "commit the last turn");
+	helper_ended(&k->receiver, k->boot);
+	helper_ended(&k->image, k->boot);
+	for (i = 0; i < k->config->workers; i++)
+		helper_ended(&k->infer[i], k->boot);
+	for (i = 0; i < k->config->n_peers; i++)
+		helper_ended(&k->courier[i].helper, k->boot);
+}
+
+static int open_signals(void)
+{
+	sigset_t mask;
+	int fd;
+
+	(void)sigemptyset(&mask);
+	(void)sigaddset(&mask, SIGTERM);
+	(void)sigaddset(&mask, SIGINT);
+	(void)sigaddset(&mask, SIGCHLD);
+	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
+	return fd;
+}
+
+int keeper_run(struct keeper *k)
+{
+	int64_t watchdog = notify_watchdog_interval_ms(), last_status = 0;
+	struct turn *t = xcalloc(1, sizeof(*t));
+	int signals = open_signals();
+	size_t i;
+
+	k->last = &k->first;
+	k->association = xcalloc(k->config->limits.associations, sizeof(*k->association));
+	for (i = 0; i < k->config->limits.associations; i++)
+		k->association[i].sock = -1;
+	for (i = 0; i < KEEPER_JOBS_MAX; i++)
+		k->job[i].square = -1;
+	k->started = clock_wall_ms();
+	recover(k);
+	control_open(k);
+	init_helpers(k);
+	k->boot = clock_boot_ms();
+	start_helpers(k);
+	while (!k->stopping) {
+		turn(k, t, signals, watchdog);
+		tell_manager(k, &last_status);
+		if (watchdog > 0)
+			notify_watchdog();
+	}
+	stop(k);
+	(void)close(signals);
+	free(t);
+	return 0;
+}

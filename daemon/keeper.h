@@ -1,0 +1,188 @@
+/* keeper.h: the keeper's rooms and what they share.  Private to carzerod.
+ *
+ * One thread, one loop, one transaction a turn (intake has its own, before):
+ *
+ *	intake.c      associations: admits them, hands out files, commits what they stored, answers
+ *	analysis.c    instances: claim -> decode (image) -> score (infer) -> outcome
+ *	reporting.c   studies: claim -> compose (image), once for each SR class -> reports, deliveries
+ *	delivery.c    destinations: claim -> send -> done, later, or parked
+ *	control.c     the operator's socket
+ *	keeper.c      start-up recovery, helpers, the turn, shutdown
+ *
+ * A room's *_dispatch() claims work inside the turn's transaction and posts messages; posts leave
+ * only after the commit.  So nobody works on, and no peer is told, what is not durable.
+ * A broken invariant or a failing disk is fatal(): start-up is the recovery.
+ */
+#ifndef CARZEROD_DAEMON_KEEPER_H
+#define CARZEROD_DAEMON_KEEPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/spool.h"
+#include "store/store.h"
+
+#include "daemon/config.h"
+#include "daemon/findings.h"
+#include "daemon/helper.h"
+#include "daemon/ipc.h"
+
+#define KEEPER_WORKERS_MAX 32
+#define KEEPER_DECODE_AHEAD 2
+#define KEEPER_JOBS_MAX (KEEPER_WORKERS_MAX + KEEPER_DECODE_AHEAD)
+#define KEEPER_COMPOSE_MAX 2
+#define KEEPER_STUDIES_PER_ASSOCIATION 64
+#define KEEPER_CONTROL_MAX 8
+#define KEEPER_SOCKETS_MAX 8
+
+struct association {
+	int sock;                  /* our end of the child's channel, non-blocking; -1: free slot */
+	char host[64];
+	uint64_t file;             /* handed out and not yet stored or abandoned; 0: none */
+	int64_t study[KEEPER_STUDIES_PER_ASSOCIATION]; /* touched, to be settled when it ends */
+	size_t n_study;
+	bool ended;                /* its child is gone: to be cleaned up inside the turn's transaction */
+	bool answer_due;           /* STORED in this turn's batch */
+	struct ipc_object stored;
+	uint16_t answer;
+};
+
+enum job_stage { JOB_FREE = 0, JOB_DECODE, JOB_WAIT, JOB_SCORE };
+
+struct job {
+	enum job_stage stage;
+	struct instance in;        /* as claimed; in.token is the job's token */
+	int square;                /* memory file, sealed once decoded; -1 */
+	size_t worker;             /* of k->infer, when JOB_SCORE */
+	int64_t deadline;          /* boot ms */
+};
+
+struct composition {
+	bool used;
+	struct study study;        /* as claimed */
+	struct instance *instance; /* [n_instances] that the report covers */
+	size_t n_instances;
+	uint8_t findings[DIGEST_SIZE];
+	int64_t at;
+	struct report report[STORE_CLASSES_MAX]; /* one for each class; file, size as they become ready */
+	size_t n_reports, ready;
+	uint64_t token;            /* of the COMPOSE under way */
+	int64_t deadline;
+	char destination[CONFIG_PEERS_MAX][AE_TITLE_MAX];
+	size_t n_destinations;
+	char why[STORE_WHY_MAX];
+};
+
+struct courier { /* one for each configured peer */
+	const struct peer *peer;
+	struct helper helper;
+	bool busy;
+	struct delivery delivery;  /* as claimed, while busy */
+	struct report report[STORE_CLASSES_MAX]; /* offered */
+	size_t n_reports;
+	int64_t deadline;          /* boot ms, while busy */
+	unsigned failures;         /* consecutive, of the destination as a whole */
+	int64_t not_before;        /* wall ms: the circuit is open until then */
+};
+
+struct outgoing {
+	struct helper *helper;     /* whom it breaks when it cannot be sent; NULL: an association */
+	int sock;
+	union ipc_message m;
+	int fds[IPC_FDS_MAX];      /* ours, closed after sending */
+	size_t n_fds;
+	struct outgoing *next;
+};
+
+struct model_facts {
+	bool known;
+	char name[64], family[64];
+	uint32_t domain, side;
+	uint8_t weights[DIGEST_SIZE];
+};
+
+struct keeper {
+	const char *config_path;
+	struct config *config;
+	struct findings *findings;
+	struct store *store;
+	struct spool *spool;
+	uint8_t site[16];          /* namespace of every UID that we make */
+	char site_text[37];
+	struct model_facts model;
+
+	struct helper receiver, image, infer[KEEPER_WORKERS_MAX];
+	struct courier *courier;   /* [config->n_peers] */
+	int listen_fd[KEEPER_SOCKETS_MAX];
+	size_t n_listen_fds;
+
+	struct association *association; /* [config->limits.associations] */
+	struct job job[KEEPER_JOBS_MAX];
+	struct composition composition[KEEPER_COMPOSE_MAX];
+	struct outgoing *first, **last;
+
+	int control, control_client[KEEPER_CONTROL_MAX];
+	int64_t started;           /* wall ms */
+	int64_t now;               /* wall ms of this turn */
+	int64_t boot;              /* boot ms of this turn */
+	struct store_counts counts; /* refreshed every few seconds */
+	int64_t counts_at;
+	struct spool_space space;
+	bool announced;            /* READY=1 sent */
+	bool stopping;
+	uint64_t accepted, rejected, scored, not_analysed, quarantined, reported, delivered;
+};
+
+/* keeper.c */
+int keeper_run(struct keeper *k); /* returns after SIGTERM, with everything at rest */
+/* Queues a message for after the commit; the descriptors become the keeper's. */
+void keeper_post(struct keeper *k, struct helper *helper, int sock, const union ipc_message *m,
+		 const int *fds, size_t n_fds);
+/* Checks a store or spool call that has no business failing. */
+void keeper_must(struct keeper *k, int r, const char *what);
+/* Back-off with jitter: base * 2^n up to cap, then 50..150 % of it. */
+int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
+
+/* intake.c */
+void intake_listener(struct keeper *k, const union ipc_message *m);
+void intake_receive(struct keeper *k, struct association *a);
+void intake_commit(struct keeper *k); /* one transaction for all that was stored in this turn, then the answers */
+void intake_ends(struct keeper *k); /* inside the turn's transaction */
+void intake_stop(struct keeper *k);
+
+/* analysis.c */
+void analysis_dispatch(struct keeper *k);
+void analysis_decoded(struct keeper *k, const struct ipc_decoded *d);
+bool analysis_died(struct keeper *k, const struct ipc_died *d); /* false: not one of its jobs */
+void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d);
+void analysis_worker_lost(struct keeper *k, size_t worker);
+void analysis_image_lost(struct keeper *k);
+void analysis_deadlines(struct keeper *k);
+void analysis_stop(struct keeper *k); /* claims go back uncounted */
+
+/* reporting.c */
+void reporting_dispatch(struct keeper *k);
+void reporting_composed(struct keeper *k, const struct ipc_composed *d);
+bool reporting_died(struct keeper *k, const struct ipc_died *d);
+void reporting_image_lost(struct keeper *k);
+void reporting_deadlines(struct keeper *k);
+void reporting_stop(struct keeper *k);
+
+/* delivery.c */
+void delivery_open(struct keeper *k);
+void delivery_dispatch(struct keeper *k);
+void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose *d);
+void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d);
+void delivery_lost(struct keeper *k, struct courier *c);
+void delivery_deadlines(struct keeper *k);
+void delivery_stop(struct keeper *k);
+/* Earliest wall ms at which delivery_dispatch could do something; INT64_MAX: never. */
+int64_t delivery_next(struct keeper *k);
+
+/* control.c */
+void control_open(struct keeper *k);
+void control_accept(struct keeper *k);
+void control_serve(struct keeper *k, size_t client);
+
+#endif

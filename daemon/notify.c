@@ -1,0 +1,52 @@
+/* notify.c: the only file that knows systemd.  Failures are ignored: a node that cannot tell its
+ * manager that it is ready is still a node, and the manager's own time-out will say so.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "daemon/notify.h"
+
+unsigned notify_listen_fds(void)
+{
+	int n = sd_listen_fds(1); /* 1: do not pass the variables on to our children */
+
+	return n > 0 ? (unsigned)n : 0;
+}
+
+void notify_ready(void)
+{
+	(void)sd_notify(0, "READY=1");
+}
+
+void notify_status(const char *format, ...)
+{
+	char line[256];
+	va_list ap;
+	int n = snprintf(line, sizeof(line), "STATUS=");
+
+	va_start(ap, format);
+	(void)vsnprintf(line + n, sizeof(line) - (size_t)n, format, ap);
+	va_end(ap);
+	(void)sd_notify(0, line);
+}
+
+void notify_watchdog(void)
+{
+	(void)sd_notify(0, "WATCHDOG=1");
+}
+
+void notify_stopping(void)
+{
+	(void)sd_notify(0, "STOPPING=1");
+}
+
+int64_t notify_watchdog_interval_ms(void)
+{
+	uint64_t us;
+
+	if (sd_watchdog_enabled(0, &us) <= 0)
+		return -1;
+	return (int64_t)(us / 3000);
+}

@@ -1,0 +1,18 @@
+/* notify.h: what systemd is told and what it hands over.  All of it does nothing without systemd. */
+#ifndef CARZEROD_DAEMON_NOTIFY_H
+#define CARZEROD_DAEMON_NOTIFY_H
+
+#include <stdint.h>
+
+/* Listening sockets by socket activation: the first is descriptor 3; 0 without. */
+unsigned notify_listen_fds(void);
+
+void notify_ready(void);
+void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void notify_watchdog(void);
+void notify_stopping(void);
+
+/* How often the watchdog wants to hear from us (a third of its period), ms; -1 when it does not. */
+int64_t notify_watchdog_interval_ms(void);
+
+#endif

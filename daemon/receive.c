@@ -1,0 +1,427 @@
+/* receive.c: carzerod-receive, the listener and the processes that serve associations.
+ *
+ * The listener accepts, asks the keeper for a channel, and forks; it never reads a byte from a peer.  The child
+ * owns one connected socket and one channel: it serves the association under seccomp and resource
+ * limits, and every leak, crash or flood dies with it.  (One process per association is not a taste:
+ * DCMTK leaks memory for some requests before any AE title is checked.)
+ *
+ * It never opens the database or the spool: objects are written into descriptors that the keeper
+ * hands over, write-only, one at a time.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "dicom/dicom.h"
+#include "dicom/scp.h"
+
+#include "daemon/config.h"
+#include "daemon/ipc.h"
+#include "daemon/sandbox.h"
+
+#define LISTEN_BACKLOG 512
+#define CHILD_FILES 32
+#define CHILD_MEMORY (1024ull << 20)
+#define CHILD_EXTRA 64 /* children beyond limits.associations, to say a proper no */
+#define ACCEPT_PAUSE_MS 50
+
+struct child {
+	pid_t pid; /* 0: free */
+	struct in6_addr host;
+};
+
+struct listener {
+	const struct config *config;
+	int sock[CONFIG_LISTEN_MAX];
+	size_t n_sock;
+	struct child *child;
+	size_t max_children;
+	uint64_t question; /* token of the last ADMIT */
+};
+
+/* ---- one association, in the child ------------------------------------------------------------ */
+
+struct association {
+	const struct config *config;
+	struct in6_addr from;
+	char host[INET6_ADDRSTRLEN];
+	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX];
+	const char *hint; /* which setting would have accepted a refused request */
+};
+
+/* The keeper answers in order; anything else, or its end, means that nothing may be promised. */
+static bool ask(union ipc_message *m, enum ipc_type expected, int *ret_fd)
+{
+	int fds[IPC_FDS_MAX];
+	size_t n_fds = 0;
+	int r = ipc_send(IPC_FD, m, NULL, 0);
+
+	if (r == 0)
+		r = ipc_receive(IPC_FD, IPC_KEEPER, m, fds, &n_fds);
+	if (r != 1) {
+		log_error("channel to the keeper: %s; refusing what the peer sends",
+			  r == 0 ? "closed" : strerror(-r));
+		return false;
+	}
+	if (m->h.type != expected) {
+		while (n_fds > 0)
+			(void)close(fds[--n_fds]);
+		return false;
+	}
+	if (ret_fd != NULL)
+		*ret_fd = n_fds == 1 ? fds[0] : -1;
+	return true;
+}
+
+static void admit(void *arg, const struct scp_association *a, struct scp_reject *ret)
+{
+	struct association *as = arg;
+
+	(void)str_copy(as->calling_ae, sizeof(as->calling_ae), a->calling_ae);
+	(void)str_copy(as->called_ae, sizeof(as->called_ae), a->called_ae);
+	if (config_access(as->config, a->calling_ae, &as->from, &as->hint))
+		return;
+	/* PS3.8 table 9-21: rejected-permanent, DICOM UL service-user, calling-AE-title-not-recognized */
+	*ret = (struct scp_reject){ .result = 1, .source = 1, .reason = 3 };
+}
+
+static uint16_t create(void *arg, uint64_t *ret_id, int *ret_fd)
+{
+	union ipc_message m;
+	int fd = -1;
+
+	(void)arg;
+	ipc_begin(&m, IPC_CREATE, 0);
+	if (!ask(&m, IPC_FILE, &fd))
+		return 0xa700;
+	if (m.status.status != 0 || fd < 0)
+		return m.status.status != 0 ? m.status.status : 0xa700;
+	*ret_id = m.h.token;
+	*ret_fd = fd;
+	return 0;
+}
+
+static uint16_t stored(void *arg, const struct scp_object *o)
+{
+	struct association *as = arg;
+	union ipc_message m;
+
+	ipc_begin(&m, IPC_STORED, o->id);
+	(void)str_copy(m.object.sop_class, UID_MAX, o->sop_class);
+	(void)str_copy(m.object.sop_uid, UID_MAX, o->sop_uid);
+	(void)str_copy(m.object.study_uid, UID_MAX, o->study_uid);
+	(void)str_copy(m.object.series_uid, UID_MAX, o->series_uid);
+	(void)str_copy(m.object.syntax, UID_MAX, o->syntax);
+	(void)str_copy(m.object.calling_ae, AE_TITLE_MAX, as->calling_ae);
+	(void)str_copy(m.object.called_ae, AE_TITLE_MAX, as->called_ae);
+	memcpy(m.object.digest, o->digest, DIGEST_SIZE);
+	m.object.size = o->size;
+	m.object.analysed_class = o->analysed_class;
+	if (!ask(&m, IPC_ANSWER, NULL) || m.h.token != o->id)
+		return 0xa700; /* the sender keeps its copy: the only safe answer */
+	return m.status.status;
+}
+
+static void abandon(void *arg, uint64_t id)
+{
+	union ipc_message m;
+
+	(void)arg;
+	ipc_begin(&m, IPC_ABANDON, id);
+	(void)ipc_send(IPC_FD, &m, NULL, 0); /* when it fails the keeper sees our end and cleans up */
+}
+
+static void report_association(const struct association *as, const struct scp_result *result)
+{
+	char calling[5 * AE_TITLE_MAX], called[5 * AE_TITLE_MAX];
+
+	str_quote(calling, sizeof(calling), as->calling_ae);
+	str_quote(called, sizeof(called), as->called_ae);
+	if (result->end == SCP_REJECTED) {
+		log_warning("association refused from=%s calling=\"%s\" called=\"%s\": %s%s%s", as->host,
+			    calling, called, result->detail, as->hint != NULL ? "; " : "",
+			    as->hint != NULL ? as->hint : "");
+		return;
+	}
+	log_line(result->end == SCP_RELEASED ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+		 "association end=%s from=%s calling=\"%s\" stored=%u refused=%u echoes=%u bytes=%llu%s%s",
+		 scp_end_name(result->end), as->host, calling, result->objects, result->refused,
+		 result->echoes, (unsigned long long)result->bytes,
+		 result->detail[0] != '\0' ? ": " : "", result->detail);
+}
+
+static void serve(const struct config *config, int sock, const struct in6_addr *from,
+		  const struct scp_reject *refuse) __attribute__((noreturn));
+static void serve(const struct config *config, int sock, const struct in6_addr *from,
+		  const struct scp_reject *refuse)
+{
+	static const struct scp_ops ops = { admit, create, stored, abandon };
+	struct association as = { .config = config, .from = *from };
+	struct scp_policy policy = {
+		.ae_title = config->ae_title,
+		.pdu_bytes = config->limits.pdu_bytes,
+		.object_bytes = config->limits.object_bytes,
+		.objects = config->limits.association_objects,
+		.request_seconds = config->limits.arttim_seconds,
+		.idle_seconds = config->limits.idle_seconds,
+		.association_seconds = config->limits.association_seconds,
+		.refuse_other_storage = config->other_storage == OTHER_REFUSE,
+		.refuse_all = *refuse,
+	};
+	struct scp_result result = { 0 };
+	struct err e;
+	int r;
+
+	if (inet_ntop(AF_INET6, from, as.host, sizeof(as.host)) == NULL)
+		as.host[0] = '\0';
+	r = sandbox_limit(CHILD_MEMORY, config->limits.association_seconds, CHILD_FILES, &e);
+	if (r == 0)
+		r = sandbox_enter(SANDBOX_ASSOCIATION, &e);
+	if (r < 0)
+		fatal(FATAL_OS, "%s", e.text); /* never serve a stranger without the walls */
+	r = dicom_scp_serve(sock, &policy, &ops, &as, &result);
+	if (r < 0)
+		log_error("association from=%s: %s", as.host, strerror(-r));
+	report_association(&as, &result);
+	_exit(0);
+}
+
+/* ---- the listener ------------------------------------------------------------------------------ */
+
+static int bind_address(const struct listen_address *a, struct err *e)
+{
+	struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_port = htons(a->port) };
+	CLEANUP(close) int fd = -1;
+	struct in_addr v4;
+	int on = 1, off = 0;
+
+	if (a->host[0] == '\0')
+		sa.sin6_addr = in6addr_any;
+	else if (inet_pton(AF_INET, a->host, &v4) == 1) {
+		sa.sin6_addr.s6_addr[10] = sa.sin6_addr.s6_addr[11] = 0xff;
+		memcpy(&sa.sin6_addr.s6_addr[12], &v4, sizeof(v4));
+	} else if (inet_pton(AF_INET6, a->host, &sa.sin6_addr) != 1)
+		return err_set(e, -EINVAL, "listen: \"%s\" is no numeric address", a->host);
+	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+		return err_set(e, -errno, "listen %s:%u: %s%s", a->host, a->port, strerror(errno),
+			       errno == EACCES ? " (ports below 1024 need carzerod.socket or CAP_NET_BIND_SERVICE)" : "");
+	return TAKE_FD(fd);
+}
+
+static void listener_open(struct listener *l, unsigned inherited)
+{
+	struct err e;
+	size_t i;
+
+	if (inherited > CONFIG_LISTEN_MAX)
+		fatal(FATAL_CONFIG, "more than %d sockets from the service manager", CONFIG_LISTEN_MAX);
+	for (i = 0; i < inherited; i++) {
+		l->sock[l->n_sock++] = IPC_FD + 1 + (int)i;
+		(void)fcntl(IPC_FD + 1 + (int)i, F_SETFL, O_NONBLOCK);
+		(void)fcntl(IPC_FD + 1 + (int)i, F_SETFD, FD_CLOEXEC);
+	}
+	if (inherited > 0)
+		return;
+	for (i = 0; i < l->config->n_listen; i++) {
+		int fd = bind_address(&l->config->listen[i], &e);
+
+		if (fd < 0) /* a port still in use may come free: the keeper tries again */
+			fatal(fd == -EADDRINUSE ? FATAL_TEMPORARY : FATAL_CONFIG, "%s", e.text);
+		l->sock[l->n_sock++] = fd;
+	}
+}
+
+static struct child *child_slot(struct listener *l, const struct in6_addr *host, unsigned *ret_same_host)
+{
+	struct child *free_slot = NULL;
+	size_t i;
+
+	*ret_same_host = 0;
+	for (i = 0; i < l->max_children; i++) {
+		if (l->child[i].pid == 0)
+			free_slot = &l->child[i];
+		else if (memcmp(&l->child[i].host, host, sizeof(*host)) == 0)
+			++*ret_same_host;
+	}
+	return free_slot;
+}
+
+/* Asks the keeper; true: go on (maybe only to refuse), with *ret_channel -1 or ours. */
+static bool ask_for_channel(struct listener *l, const struct in6_addr *from, struct scp_reject *ret,
+			    int *ret_channel)
+{
+	union ipc_message m;
+
+	ipc_begin(&m, IPC_ADMIT, ++l->question);
+	if (inet_ntop(AF_INET6, from, m.admit.host, sizeof(m.admit.host)) == NULL)
+		return false;
+	if (!ask(&m, IPC_CHANNEL, ret_channel) || m.h.token != l->question)
+		fatal(FATAL_TEMPORARY, "the keeper is gone");
+	*ret = (struct scp_reject){ m.channel.result, m.channel.source, m.channel.reason };
+	return true;
+}
+
+static void accept_one(struct listener *l, int listening, const sigset_t *mask)
+{
+	struct sockaddr_in6 sa = { 0 };
+	socklen_t sa_len = sizeof(sa);
+	CLEANUP(close) int sock = accept4(listening, (struct sockaddr *)&sa, &sa_len, SOCK_CLOEXEC);
+	CLEANUP(close) int channel = -1;
+	struct scp_reject refuse = { 0 };
+	struct child *slot;
+	unsigned same_host;
+	int on = 1;
+	size_t i;
+	pid_t pid;
+
+	if (sock < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			(void)usleep(ACCEPT_PAUSE_MS * 1000); /* the backlog keeps them; do not spin */
+		return;
+	}
+	slot = child_slot(l, &sa.sin6_addr, &same_host);
+	if (slot == NULL) {
+		log_warning("too many connections: one closed unread");
+		return;
+	}
+	(void)setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (!ask_for_channel(l, &sa.sin6_addr, &refuse, &channel))
+		return;
+	/* PS3.8 table 9-21: rejected-transient, service-provider (presentation), local-limit-exceeded */
+	if (same_host >= l->config->limits.associations_per_host)
+		refuse = (struct scp_reject){ 2, 3, 2 };
+	if (channel < 0 && refuse.result == 0)
+		refuse = (struct scp_reject){ 2, 3, 1 };
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (i = 0; i < l->n_sock; i++)
+			(void)close(l->sock[i]); /* or a restarted node could not bind while we live */
+		(void)sigprocmask(SIG_UNBLOCK, mask, NULL);
+		if (channel >= 0)
+			(void)dup3(channel, IPC_FD, O_CLOEXEC); /* the listener's channel closes here */
+		else
+			(void)close(IPC_FD);
+		serve(l->config, TAKE_FD(sock), &sa.sin6_addr, &refuse);
+	}
+	if (pid < 0) {
+		log_error("fork: %s; connection closed", strerror(errno));
+		return;
+	}
+	slot->pid = pid;
+	slot->host = sa.sin6_addr;
+}
+
+static void reap(struct listener *l)
+{
+	int status;
+	pid_t pid;
+	size_t i;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (i = 0; i < l->max_children; i++) {
+			if (l->child[i].pid == pid)
+				l->child[i].pid = 0;
+		}
+		if (WIFSIGNALED(status))
+			log_error("association process ended by signal %d; its sender keeps what was not acknowledged",
+				  WTERMSIG(status));
+		else if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+			log_error("association process ended with code %d", WEXITSTATUS(status));
+	}
+}
+
+static void run(struct listener *l) __attribute__((noreturn));
+static void run(struct listener *l)
+{
+	struct pollfd p[CONFIG_LISTEN_MAX + 2];
+	struct signalfd_siginfo info;
+	union ipc_message m;
+	sigset_t mask;
+	int signals;
+	size_t i;
+
+	(void)sigemptyset(&mask);
+	(void)sigaddset(&mask, SIGCHLD);
+	(void)sigaddset(&mask, SIGTERM);
+	(void)sigaddset(&mask, SIGINT);
+	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
+	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (signals < 0)
+		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
+	ipc_begin(&m, IPC_LISTENING, 0);
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		fatal(FATAL_TEMPORARY, "the keeper is gone");
+	for (i = 0; i < l->n_sock; i++)
+		p[i] = (struct pollfd){ .fd = l->sock[i], .events = POLLIN };
+	p[i] = (struct pollfd){ .fd = signals, .events = POLLIN };
+	p[i + 1] = (struct pollfd){ .fd = IPC_FD, .events = 0 }; /* only its end is of interest here */
+	for (;;) {
+		if (poll(p, l->n_sock + 2, -1) < 0 && errno != EINTR)
+			fatal(FATAL_OS, "poll: %s", strerror(errno));
+		if (p[l->n_sock + 1].revents != 0)
+			_exit(0); /* the keeper stops or died; children see their own channels end */
+		while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+			if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+				_exit(0);
+		}
+		reap(l);
+		for (i = 0; i < l->n_sock; i++) {
+			if (p[i].revents != 0)
+				accept_one(l, l->sock[i], &mask);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct listener l = { 0 };
+	struct config *config;
+	const char *path = CONFIG_DEFAULT_PATH;
+	uint64_t inherited = 0;
+	struct err e;
+	int c;
+
+	log_open("carzerod-receive", LOG_LEVEL_INFO);
+	while ((c = getopt(argc, argv, "c:s:")) != -1) {
+		if (c == 'c')
+			path = optarg;
+		else if (c != 's' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited))
+			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
+	}
+	if (config_load(path, &config, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	log_set_level(config->log_level);
+	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
+		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	if (dicom_init(false, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)prctl(PR_SET_DUMPABLE, 0); /* patient data pass through: no core, no ptrace by equals */
+	dicom_scp_warm_up();
+	l.config = config;
+	l.max_children = config->limits.associations + CHILD_EXTRA;
+	l.child = xcalloc(l.max_children, sizeof(*l.child));
+	listener_open(&l, (unsigned)inherited);
+	run(&l);
+}

@@ -1,0 +1,161 @@
+/* sandbox.c: seccomp allow-lists by libseccomp, resource limits by setrlimit.
+ *
+ * The lists were made from traces of whole runs (every transfer syntax, every report path) and are
+ * kept short by warming DCMTK and BLAS up first: dictionary, codecs, time zone, threads.  futex,
+ * mmap and madvise stay because malloc and BLAS need them; mmap and mprotect may not make memory
+ * executable, so injected code has nowhere to run.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef WITHOUT_SANDBOX
+#include <seccomp.h>
+#endif
+
+#include "base/mem.h"
+
+#include "daemon/sandbox.h"
+
+bool sandbox_built(void)
+{
+#ifdef WITHOUT_SANDBOX
+	return false;
+#else
+	return true;
+#endif
+}
+
+#ifndef WITHOUT_SANDBOX
+
+static const int calls_common[] = {
+	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(writev),
+	SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(lseek), SCMP_SYS(fsync),
+	SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(futex),
+	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(exit),
+	SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigaction), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(getpid),
+	SCMP_SYS(gettid), SCMP_SYS(getrandom), SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield),
+	SCMP_SYS(sched_getaffinity), SCMP_SYS(fcntl), SCMP_SYS(getrusage), SCMP_SYS(nanosleep),
+	SCMP_SYS(clock_nanosleep), SCMP_SYS(tgkill), /* abort() and our own signal */
+};
+
+static const int calls_network[] = {
+	SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(shutdown), SCMP_SYS(select),
+	SCMP_SYS(pselect6), SCMP_SYS(getpeername), SCMP_SYS(getsockname), SCMP_SYS(setsockopt),
+	SCMP_SYS(getsockopt), SCMP_SYS(setitimer), SCMP_SYS(alarm), SCMP_SYS(timer_settime),
+	SCMP_SYS(timer_create), SCMP_SYS(timer_delete), SCMP_SYS(uname),
+};
+
+/* Runs inside the process that was caught: async-signal-safe only. */
+static void on_refused(int signal_number, siginfo_t *info, void *context)
+{
+	char line[96];
+	int n;
+
+	(void)signal_number;
+	(void)context;
+	n = snprintf(line, sizeof(line), "sandbox: system call %d refused, process ends\n",
+		     info->si_syscall);
+	if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)
+		_exit(SANDBOX_EXIT);
+	_exit(SANDBOX_EXIT);
+}
+
+static int allow(scmp_filter_ctx filter, const int *calls, size_t n)
+{
+	size_t i;
+	int r;
+
+	for (i = 0; i < n; i++) {
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Memory yes, executable memory no. */
+static int allow_memory(scmp_filter_ctx filter)
+{
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+
+	if (r < 0)
+		return r;
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+}
+
+int sandbox_enter(enum sandbox_role role, struct err *e)
+{
+	struct sigaction action = { .sa_sigaction = on_refused, .sa_flags = SA_SIGINFO };
+	scmp_filter_ctx filter;
+	int r;
+
+	if (sigaction(SIGSYS, &action, NULL) < 0)
+		return err_set(e, -errno, "sandbox: sigaction: %s", strerror(errno));
+	filter = seccomp_init(SCMP_ACT_TRAP);
+	if (filter == NULL)
+		return err_set(e, -ENOMEM, "sandbox: out of memory");
+	/* TSYNC: BLAS threads were made when the library was loaded, before this filter */
+	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+	if (r == 0)
+		r = allow(filter, calls_common, ARRAY_SIZE(calls_common));
+	if (r == 0)
+		r = allow_memory(filter);
+	if (r == 0 && role == SANDBOX_ASSOCIATION)
+		r = allow(filter, calls_network, ARRAY_SIZE(calls_network));
+	if (r == 0)
+		r = seccomp_load(filter); /* sets no_new_privs too */
+	seccomp_release(filter);
+	if (r < 0)
+		return err_set(e, r, "sandbox: the kernel refuses the seccomp filter: %s", strerror(-r));
+	return 0;
+}
+
+#else
+
+int sandbox_enter(enum sandbox_role role, struct err *e)
+{
+	(void)role;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_set(e, -errno, "no_new_privs: %s", strerror(errno));
+	return 0;
+}
+
+#endif
+
+static int limit(int resource, uint64_t value, const char *name, struct err *e)
+{
+	struct rlimit was, now = { .rlim_cur = value, .rlim_max = value };
+
+	if (getrlimit(resource, &was) < 0)
+		return err_set(e, -errno, "getrlimit %s: %s", name, strerror(errno));
+	if (was.rlim_max < now.rlim_max)
+		now.rlim_cur = now.rlim_max = was.rlim_max; /* stricter already */
+	if (setrlimit(resource, &now) < 0)
+		return err_set(e, -errno, "setrlimit %s: %s", name, strerror(errno));
+	return 0;
+}
+
+int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, struct err *e)
+{
+	int r = limit(RLIMIT_CORE, 0, "core", e); /* a core file would hold pixels and names */
+
+#ifdef WITHOUT_SANDBOX
+	address_space = 0; /* sanitizers reserve terabytes of address space */
+#endif
+	if (r == 0 && address_space != 0)
+		r = limit(RLIMIT_AS, address_space, "address space", e);
+	if (r == 0 && cpu_seconds != 0)
+		r = limit(RLIMIT_CPU, cpu_seconds, "CPU time", e);
+	if (r == 0 && files != 0)
+		r = limit(RLIMIT_NOFILE, files, "descriptors", e);
+	return r;
+}

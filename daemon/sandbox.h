@@ -1,0 +1,34 @@
+/* sandbox.h: what a worker can still do once it has met foreign bytes.
+ *
+ * Each role has an allow-list of system calls.  A call outside it ends the process with
+ * SANDBOX_EXIT after one line on stderr that names the call.  No role can open a file, make a
+ * socket, start a process or trace another after sandbox_enter().
+ *
+ * Built with --without-sandbox (sanitizers need calls of their own) sandbox_enter() only sets
+ * no_new_privs, and every program says so at start.
+ */
+#ifndef CARZEROD_DAEMON_SANDBOX_H
+#define CARZEROD_DAEMON_SANDBOX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#define SANDBOX_EXIT 99
+
+enum sandbox_role {
+	SANDBOX_ASSOCIATION, /* one connected socket, the channel, files that the keeper hands over */
+	SANDBOX_IMAGE,       /* the job's descriptors and the channel */
+	SANDBOX_INFER,       /* the job's descriptors and the channel; BLAS threads exist already */
+};
+
+/* For all threads of the process, for good. */
+int sandbox_enter(enum sandbox_role role, struct err *e);
+bool sandbox_built(void);
+
+/* Resource limits of a worker that meets foreign bytes: address space, CPU time, no core file,
+ * at most `files` descriptors.  0 leaves a limit alone. */
+int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, struct err *e);
+
+#endif

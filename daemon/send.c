@@ -1,0 +1,229 @@
+/* send.c: carzerod-send: takes our objects to one destination.
+ *
+ * One process for each destination that has work.  It gets read-only descriptors of finished objects
+ * (one per SR class, in order of preference), opens an association, says which class the peer took,
+ * waits until the keeper has committed that choice, stores, and reports the status.  The
+ * association is kept for a backlog and released after a short silence; the process ends after a longer one.
+ *
+ * It never opens the database or the spool and never sees an image.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "dicom/dicom.h"
+#include "dicom/scu.h"
+
+#include "daemon/config.h"
+#include "daemon/ipc.h"
+#include "daemon/sandbox.h"
+
+#define RELEASE_AFTER_MS 1000
+#define END_AFTER_MS 60000
+#define CONNECT_SECONDS 10
+#define RESPONSE_SECONDS 60
+#define REPORT_BYTES_MAX (64u << 20)
+#define SEND_MEMORY (1024ull << 20)
+#define SEND_FILES 64
+
+struct sender {
+	struct dicom_peer peer;
+	struct scu *scu; /* open association, or NULL */
+	char classes[IPC_CLASSES_MAX][UID_MAX]; /* that it was opened for */
+	size_t n_classes;
+};
+
+static bool same_classes(const struct sender *s, const struct ipc_deliver *d)
+{
+	uint32_t i;
+
+	if (s->n_classes != d->n)
+		return false;
+	for (i = 0; i < d->n; i++) {
+		if (strcmp(s->classes[i], d->sop_class[i]) != 0)
+			return false;
+	}
+	return true;
+}
+
+static enum scu_failure open_for(struct sender *s, const struct ipc_deliver *d, struct err *e)
+{
+	const char *classes[IPC_CLASSES_MAX];
+	enum scu_failure failure;
+	uint32_t i;
+
+	if (s->scu != NULL && same_classes(s, d))
+		return SCU_OK;
+	dicom_scu_close(s->scu);
+	s->scu = NULL;
+	for (i = 0; i < d->n; i++) {
+		(void)str_copy(s->classes[i], UID_MAX, d->sop_class[i]);
+		classes[i] = s->classes[i];
+	}
+	s->n_classes = d->n;
+	failure = dicom_scu_open(&s->peer, classes, d->n, &s->scu, e);
+	if (failure != SCU_OK)
+		s->scu = NULL;
+	return failure;
+}
+
+/* Tells the keeper which class it will be and waits for its commit. */
+static bool choose(uint64_t token, uint32_t index)
+{
+	int fds[IPC_FDS_MAX];
+	union ipc_message m;
+	size_t n_fds = 0;
+	int r;
+
+	ipc_begin(&m, IPC_CHOSE, token);
+	m.chose.index = index;
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+	r = ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n_fds);
+	if (r == 0)
+		_exit(0);
+	if (r < 0 || m.h.type != IPC_GO || m.h.token != token)
+		fatal(FATAL_SOFTWARE, "channel: no GO for what was chosen");
+	return m.go.go != 0;
+}
+
+static enum scu_failure store_first_accepted(struct sender *s, const struct ipc_deliver *d,
+					     const int *fds, int *ret_status, struct err *e)
+{
+	CLEANUP(free) void *file = NULL;
+	enum scu_failure failure;
+	uint16_t status = 0;
+	size_t n = 0;
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < d->n; i++) {
+		if (dicom_scu_accepts(s->scu, d->sop_class[i]))
+			break;
+	}
+	if (i == d->n) {
+		(void)err_set(e, 0, "%s accepts none of the SR classes that were prepared", s->peer.ae_title);
+		return SCU_NO_CONTEXT;
+	}
+	if (!choose(d->h.token, i)) {
+		(void)err_set(e, 0, "another class was sent before; waits for the operator");
+		return SCU_NO_CONTEXT;
+	}
+	r = read_file(fds[i], REPORT_BYTES_MAX, &file, &n);
+	if (r < 0)
+		fatal(FATAL_IO, "report file: %s", strerror(-r));
+	failure = dicom_scu_store(s->scu, file, n, &status, e);
+	if (failure == SCU_OK || failure == SCU_STATUS)
+		*ret_status = status;
+	else {
+		dicom_scu_close(s->scu); /* broken: the next one starts anew */
+		s->scu = NULL;
+	}
+	return failure;
+}
+
+static void deliver(struct sender *s, const struct ipc_deliver *d, const int *fds, size_t n_fds)
+{
+	union ipc_message m;
+	enum scu_failure failure;
+	struct err e = { "" };
+	int status = -1;
+
+	if (n_fds != d->n)
+		fatal(FATAL_SOFTWARE, "channel: %u classes with %zu files", d->n, n_fds);
+	failure = open_for(s, d, &e);
+	if (failure == SCU_OK)
+		failure = store_first_accepted(s, d, fds, &status, &e);
+	ipc_begin(&m, IPC_SENT, d->h.token);
+	m.sent.failure = failure;
+	m.sent.status = status;
+	(void)str_copy(m.sent.why, sizeof(m.sent.why), e.text);
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+}
+
+static void run(struct sender *s) __attribute__((noreturn));
+static void run(struct sender *s)
+{
+	struct pollfd p = { .fd = IPC_FD, .events = POLLIN };
+	int fds[IPC_FDS_MAX];
+	union ipc_message m;
+	size_t n_fds;
+	int r;
+
+	ipc_begin(&m, IPC_READY, 0);
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+	for (;;) {
+		r = poll(&p, 1, s->scu != NULL ? RELEASE_AFTER_MS : END_AFTER_MS);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r == 0 && s->scu == NULL)
+			_exit(0);
+		if (r == 0) {
+			dicom_scu_close(s->scu);
+			s->scu = NULL;
+			continue;
+		}
+		n_fds = 0;
+		r = ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n_fds);
+		if (r == 0) {
+			dicom_scu_close(s->scu);
+			_exit(0);
+		}
+		if (r < 0 || m.h.type != IPC_DELIVER)
+			fatal(FATAL_SOFTWARE, "channel: %s", r < 0 ? strerror(-r) : "not for us");
+		deliver(s, &m.deliver, fds, n_fds);
+		while (n_fds > 0)
+			(void)close(fds[--n_fds]);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *path = CONFIG_DEFAULT_PATH;
+	const struct peer *peer;
+	struct config *config;
+	struct sender s = { 0 };
+	struct err e;
+	int c;
+
+	log_open("carzerod-send", LOG_LEVEL_INFO);
+	while ((c = getopt(argc, argv, "c:")) != -1) {
+		if (c != 'c')
+			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
+		path = optarg;
+	}
+	if (config_load(path, &config, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	log_set_level(config->log_level);
+	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
+		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	peer = optind < argc ? config_peer(config, argv[optind]) : NULL;
+	if (peer == NULL)
+		fatal(FATAL_CONFIG, "no such destination among peers");
+	if (dicom_init(false, &e) < 0)
+		fatal(FATAL_CONFIG, "%s", e.text);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	if (sandbox_limit(SEND_MEMORY, 0, SEND_FILES, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
+	(void)str_copy(s.peer.ae_title, AE_TITLE_MAX, peer->ae_title);
+	(void)str_copy(s.peer.our_ae_title, AE_TITLE_MAX, config->ae_title);
+	(void)str_copy(s.peer.host, sizeof(s.peer.host), peer->host);
+	s.peer.port = peer->port;
+	s.peer.connect_seconds = CONNECT_SECONDS;
+	s.peer.response_seconds = RESPONSE_SECONDS;
+	run(&s);
+}
