@@ -219,10 +219,28 @@ OFCondition request(struct scu *s, const char *address, const char *const *class
 	return ASC_requestAssociation(s->network, params, &s->association);
 }
 
+enum scu_failure no_connection(struct scu *s, struct err *e, int64_t since_ms, const OFCondition &c)
+{
+	static const char doing[] = "no connection, check host and port of this peer";
+	static const char prefix[] = "TCP Initialization Error: ";
+	const char *text = c.text();
+	char why[80];
+
+	/* DCMTK's text for a time-out is that of the connect before it: "in progress". */
+	if (clock_boot_ms() - since_ms >= 1000LL * s->peer.connect_seconds) {
+		(void)snprintf(why, sizeof(why), "no answer within %u s", s->peer.connect_seconds);
+		return unreachable(s, e, doing, why);
+	}
+	if (strncmp(text, prefix, strlen(prefix)) == 0)
+		text += strlen(prefix);
+	return unreachable(s, e, doing, text);
+}
+
 enum scu_failure open_association(struct scu *s, const char *const *classes, size_t n, struct err *e)
 {
 	char host[NI_MAXHOST], address[NI_MAXHOST + 8];
 	const char *why = "";
+	int64_t since_ms;
 	OFCondition c;
 
 	if (n > CLASSES_MAX) {
@@ -232,11 +250,12 @@ enum scu_failure open_association(struct scu *s, const char *const *classes, siz
 	if (resolve(&s->peer, host, &why) != 0)
 		return unreachable(s, e, "host name cannot be resolved to an IPv4 address", why);
 	(void)snprintf(address, sizeof(address), "%s:%u", host, s->peer.port);
+	since_ms = clock_boot_ms();
 	c = request(s, address, classes, n);
 	if (c == DUL_ASSOCIATIONREJECTED)
 		return rejected(s, e);
 	if (c.bad() && !s->wire.taken)
-		return unreachable(s, e, "no connection, check host and port of this peer", c.text());
+		return no_connection(s, e, since_ms, c);
 	/* DCMTK calls it a success when the connection ends before an answer has come. */
 	if (c.bad() || s->wire.fd < 0 || s->wire.state != WIRE_OPEN)
 		return lost(s, e, "association requested", c);
@@ -247,7 +266,7 @@ enum scu_failure open_association(struct scu *s, const char *const *classes, siz
 	if (n == 0 &&
 	    ASC_findAcceptedPresentationContextID(s->association, UID_VerificationSOPClass) != 0)
 		return SCU_OK;
-	(void)err_set(e, -ENOTSUP, "%s: none of the %zu storage classes that we offer is accepted: "
+	(void)err_set(e, -ENOTSUP, "%s: the archive accepts none of the %zu storage class(es) offered: "
 		      "choose others in sr_classes of the route, or let the archive accept one", s->name,
 		      n);
 	return SCU_NO_CONTEXT;
@@ -305,7 +324,7 @@ const char *status_meaning(uint16_t status)
 	}
 }
 
-/* Writes a data set anew.  -ENOTSUP: not possible, as with compressed pixels. */
+/* Writes a data set anew, between explicit and implicit VR little endian.  -ENOTSUP: not possible. */
 int convert(const void *file, size_t n, E_TransferSyntax to, std::vector<uint8_t> *ret)
 {
 	DcmFileFormat format;
@@ -394,10 +413,16 @@ enum scu_failure store(struct scu *s, const void *file, size_t n, uint16_t *ret_
 	/* The syntax that the file has, else the other one. */
 	context_id = context_with(s, head.sop_class, head.syntax);
 	if (context_id == 0) {
-		bool implicit = strcmp(head.syntax, UID_LittleEndianImplicitTransferSyntax) == 0;
-		const char *other = implicit ? UID_LittleEndianExplicitTransferSyntax :
-					       UID_LittleEndianImplicitTransferSyntax;
+		bool is_explicit = strcmp(head.syntax, UID_LittleEndianExplicitTransferSyntax) == 0;
+		bool is_implicit = strcmp(head.syntax, UID_LittleEndianImplicitTransferSyntax) == 0;
+		const char *other = is_explicit ? UID_LittleEndianImplicitTransferSyntax :
+						  UID_LittleEndianExplicitTransferSyntax;
 
+		if (!is_explicit && !is_implicit) {
+			(void)err_set(e, -ENOTSUP, "%s: the object to send is compressed (%s)", s->name,
+				      head.syntax);
+			return SCU_NO_CONTEXT;
+		}
 		context_id = context_with(s, head.sop_class, other);
 		if (context_id == 0) {
 			(void)err_set(e, -ENOTSUP, "%s: the archive does not accept SOP class %s", s->name,
