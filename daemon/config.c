@@ -1,0 +1,805 @@
+/* config.c: see config.h.
+ *
+ * Each mapping of carzerod.yaml is one table of struct yaml_key: the key, its place in the struct,
+ * its reader, its bounds.  Defaults are set before reading; rules between keys (a route's peers,
+ * settle against settle_max) are checked after it, and point at the line of the key that is wrong.
+ *
+ * A setting that would quietly do something else than it says is refused: an empty list that would
+ * mean "everybody", a network with bits outside its mask, a route that nobody can serve.
+ *
+ * Never here: looking whether files, hosts or models exist.  The same text gives the same struct on
+ * every machine, except `threads`, whose default is the machine's.
+ */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/fdio.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#include "daemon/config.h"
+#include "daemon/yaml.h"
+
+#define CONFIG_EVENTS_MAX 10000
+#define SHOWN_MAX 64
+#define KIB 1024ULL
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+
+static const char any[] = "*", sender[] = "sender";
+
+static const char *const recipe_names[] = { "window", "mimic", NULL };
+static const char *const precision_names[] = { "f32", NULL };
+static const char *const gate_names[] = { "tags", "off", NULL };
+static const char *const other_storage_names[] = { "aside", "refuse", NULL };
+static const char *const sr_class_names[] = { "enhanced", "comprehensive", "comprehensive-3d", NULL };
+
+const char *recipe_name(enum recipe r)
+{
+	return recipe_names[r];
+}
+
+const char *precision_name(enum precision p)
+{
+	return precision_names[p];
+}
+
+const char *sr_class_name(enum sr_class c)
+{
+	return sr_class_names[c];
+}
+
+const char *sr_class_uid(enum sr_class c)
+{
+	static const char *const uid[SR_CLASS_COUNT] = {
+		[SR_ENHANCED] = "1.2.840.10008.5.1.4.1.1.88.22",
+		[SR_COMPREHENSIVE] = "1.2.840.10008.5.1.4.1.1.88.33",
+		[SR_COMPREHENSIVE_3D] = "1.2.840.10008.5.1.4.1.1.88.34",
+	};
+
+	return uid[c];
+}
+
+/* ---- readers of one value ---- */
+
+static int read_ae_or_word(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	char shown[SHOWN_MAX];
+	const char *text;
+	int r;
+
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	str_quote(shown, sizeof(shown), text);
+	if (strlen(text) >= AE_TITLE_MAX)
+		return yaml_error(n, -EBADMSG, "'%s' is longer than the 16 characters of an AE title", shown);
+	if (!ae_title_valid(text))
+		return yaml_error(n, -EBADMSG, "'%s' is not an AE title: 1 to 16 ASCII characters, no backslash", shown);
+	if (text[0] == ' ' || text[strlen(text) - 1] == ' ')
+		return yaml_error(n, -EBADMSG, "'%s' begins or ends with a space, which no AE title can keep", shown);
+	(void)str_copy(field, k->size, text);
+	return 0;
+}
+
+static int read_ae(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	int r;
+
+	r = read_ae_or_word(n, k, field);
+	if (r < 0)
+		return r;
+	if (strcmp(field, any) == 0 || strcmp(field, sender) == 0)
+		return yaml_error(n, -EBADMSG, "'%s' cannot be an AE title here: it has its own meaning in routes",
+				  (const char *)field);
+	return 0;
+}
+
+/* A path as it stands; resolve_path() does the rest once the folder is known. */
+static int read_path_text(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	const char *text;
+	int r;
+
+	(void)k;
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	if (text[0] == '\0')
+		return yaml_error(n, -EBADMSG, "is empty");
+	free(*(char **)field);
+	*(char **)field = xstrdup(text);
+	return 0;
+}
+
+/* A DICOM LO or SH: no backslash, which separates values there. */
+static int read_dicom_text(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	int r;
+
+	r = yaml_read_text(n, k, field);
+	if (r < 0)
+		return r;
+	if (strchr(field, '\\') != NULL)
+		return yaml_error(n, -EBADMSG, "contains a backslash, which DICOM does not allow in this text");
+	return 0;
+}
+
+static int read_dicom_text_required(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	const char *text = field;
+	int r;
+
+	r = read_dicom_text(n, k, field);
+	if (r < 0)
+		return r;
+	if (text[strspn(text, " ")] == '\0')
+		return yaml_error(n, -EBADMSG, "is empty");
+	return 0;
+}
+
+static int read_log_level(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	char shown[SHOWN_MAX];
+	const char *text;
+	int r;
+
+	(void)k;
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	if (!log_level_from_name(text, field))
+		return yaml_error(n, -EBADMSG, "must be error, warning, info or debug, not '%s'",
+				  str_quote(shown, sizeof(shown), text));
+	return 0;
+}
+
+static int read_host(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct in6_addr address;
+	char shown[SHOWN_MAX];
+	const char *text, *p;
+	int r;
+
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	str_quote(shown, sizeof(shown), text);
+	if (text[0] == '[')
+		return yaml_error(n, -EBADMSG, "'%s': write an IPv6 address without brackets here", shown);
+	for (p = text; isalnum((unsigned char)*p) || (*p != '\0' && strchr(".-_:", *p) != NULL); p++)
+		;
+	if (text[0] == '\0' || *p != '\0' ||
+	    (strchr(text, ':') != NULL && inet_pton(AF_INET6, text, &address) != 1))
+		return yaml_error(n, -EBADMSG, "'%s' is not a host name or an address", shown);
+	if (!str_copy(field, k->size, text))
+		return yaml_error(n, -EBADMSG, "is longer than %zu bytes", k->size - 1);
+	return 0;
+}
+
+static int read_tls(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	int r;
+
+	r = yaml_read_bool(n, k, field);
+	if (r < 0)
+		return r;
+	if (*(bool *)field)
+		return yaml_error(n, -ENOTSUP, "TLS is not part of this build: remove the key, or set it to false");
+	return 0;
+}
+
+/* ---- listen ---- */
+
+static bool parse_listen(const char *text, struct listen_address *ret)
+{
+	const char *colon = strrchr(text, ':');
+	struct in6_addr v6;
+	struct in_addr v4;
+	char host[sizeof(ret->host) + 2];
+	uint64_t port;
+	size_t n;
+
+	if (colon == NULL || !str_to_u64(colon + 1, 1, UINT16_MAX, &port))
+		return false;
+	n = (size_t)(colon - text);
+	if (n >= sizeof(host))
+		return false;
+	memcpy(host, text, n);
+	host[n] = '\0';
+	ret->port = (uint16_t)port;
+	if (n == 0) {
+		ret->host[0] = '\0';
+		return true;
+	}
+	if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
+		host[n - 1] = '\0';
+		return inet_pton(AF_INET6, host + 1, &v6) == 1 && str_copy(ret->host, sizeof(ret->host), host + 1);
+	}
+	return inet_pton(AF_INET, host, &v4) == 1 && str_copy(ret->host, sizeof(ret->host), host);
+}
+
+static int read_listen(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first, c->n_listen = 0; item != NULL; item = item->next) {
+		struct listen_address *a = &c->listen[c->n_listen];
+		char shown[SHOWN_MAX];
+		const char *text;
+		size_t i;
+
+		r = yaml_want_text(item, &text);
+		if (r < 0)
+			return r;
+		str_quote(shown, sizeof(shown), text);
+		if (!parse_listen(text, a))
+			return yaml_error(item, -EBADMSG, "'%s' is not ADDRESS:PORT: write 192.0.2.1:104, [::1]:104, "
+					  "or :104 for every address", shown);
+		for (i = 0; i < c->n_listen; i++)
+			if (c->listen[i].port == a->port && strcmp(c->listen[i].host, a->host) == 0)
+				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", shown);
+		c->n_listen++;
+	}
+	return 0;
+}
+
+/* ---- access ---- */
+
+/* ret_outside: the address had bits outside its mask, a slip that would allow another network. */
+static bool parse_network(const char *text, struct network *ret, bool *ret_outside)
+{
+	const char *slash = strchr(text, '/');
+	char address[INET6_ADDRSTRLEN];
+	size_t n = slash != NULL ? (size_t)(slash - text) : strlen(text);
+	uint64_t bits = 128;
+	struct in_addr v4;
+	unsigned i;
+
+	if (n >= sizeof(address))
+		return false;
+	memcpy(address, text, n);
+	address[n] = '\0';
+	if (inet_pton(AF_INET, address, &v4) == 1) {
+		memset(&ret->address, 0, sizeof(ret->address));
+		ret->address.s6_addr[10] = ret->address.s6_addr[11] = 0xff;
+		memcpy(&ret->address.s6_addr[12], &v4, sizeof(v4));
+		if (slash != NULL && !str_to_u64(slash + 1, 0, 32, &bits))
+			return false;
+		if (slash != NULL)
+			bits += 96;
+	} else if (inet_pton(AF_INET6, address, &ret->address) == 1) {
+		if (slash != NULL && !str_to_u64(slash + 1, 0, 128, &bits))
+			return false;
+	} else {
+		return false;
+	}
+	ret->bits = (unsigned)bits;
+	*ret_outside = false;
+	for (i = ret->bits; i < 128; i++)
+		if (ret->address.s6_addr[i / 8] & (0x80 >> i % 8))
+			*ret_outside = true;
+	return true;
+}
+
+static int read_networks(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct access_rule *rule = field;
+	struct yaml_node *item;
+	int r;
+
+	if (n->kind == YAML_LIST && n->n == 0)
+		return yaml_error(n, -EBADMSG, "the list is empty; leave the key out to allow every address");
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first; item != NULL; item = item->next) {
+		char shown[SHOWN_MAX];
+		const char *text;
+		bool outside;
+
+		r = yaml_want_text(item, &text);
+		if (r < 0)
+			return r;
+		str_quote(shown, sizeof(shown), text);
+		if (!parse_network(text, &rule->from[rule->n_from], &outside))
+			return yaml_error(item, -EBADMSG, "'%s' is not an address or a network: write 192.0.2.7 or "
+					  "10.20.0.0/16 or 2001:db8::/32", shown);
+		if (outside)
+			return yaml_error(item, -EBADMSG, "'%s' has bits outside its mask: is the address or the "
+					  "number after / wrong?", shown);
+		rule->n_from++;
+	}
+	return 0;
+}
+
+static const struct yaml_key access_keys[] = {
+	YAML_KEY(struct access_rule, calling_ae, read_ae_or_word, .required = true),
+	{ .name = "from", .read = read_networks, .min = 1, .max = CONFIG_NETWORKS_MAX },
+};
+
+static int read_access(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+	struct yaml_node *item;
+	int r;
+
+	if (n->kind == YAML_LIST && n->n == 0)
+		return yaml_error(n, -EBADMSG, "the list is empty; leave the key out to accept every sender");
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first; item != NULL; item = item->next) {
+		r = yaml_read_map(item, access_keys, ARRAY_SIZE(access_keys), &c->access[c->n_access]);
+		if (r < 0)
+			return r;
+		c->n_access++;
+	}
+	return 0;
+}
+
+/* ---- peers and routes ---- */
+
+static int read_sr_classes(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct peer *p = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first, p->n_sr_classes = 0; item != NULL; item = item->next) {
+		enum sr_class *class = &p->sr_classes[p->n_sr_classes];
+		size_t i;
+
+		r = yaml_read_name(item, k, class);
+		if (r < 0)
+			return r;
+		for (i = 0; i < p->n_sr_classes; i++)
+			if (p->sr_classes[i] == *class)
+				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", sr_class_name(*class));
+		p->n_sr_classes++;
+	}
+	return 0;
+}
+
+static const struct yaml_key peer_keys[] = {
+	YAML_KEY(struct peer, ae_title, read_ae, .required = true),
+	YAML_KEY(struct peer, host, read_host, .required = true),
+	YAML_KEY(struct peer, port, yaml_read_u16, .min = 1, .max = UINT16_MAX, .required = true),
+	YAML_KEY(struct peer, tls, read_tls),
+	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT, .names = sr_class_names },
+};
+
+static int read_peers(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	static const struct peer defaults = {
+		.sr_classes = { SR_COMPREHENSIVE, SR_ENHANCED, SR_COMPREHENSIVE_3D },
+		.n_sr_classes = SR_CLASS_COUNT,
+	};
+	struct config *c = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first; item != NULL; item = item->next) {
+		struct peer *p = &c->peers[c->n_peers];
+
+		*p = defaults;
+		r = yaml_read_map(item, peer_keys, ARRAY_SIZE(peer_keys), p);
+		if (r < 0)
+			return r;
+		if (config_peer(c, p->ae_title) != NULL)
+			return yaml_error(yaml_find(item, "ae_title"), -EBADMSG, "there is a peer '%s' already", p->ae_title);
+		c->n_peers++;
+	}
+	return 0;
+}
+
+static int read_destinations(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	static const struct yaml_key destination = { .size = AE_TITLE_MAX };
+	struct route *route = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first; item != NULL; item = item->next) {
+		char *to = route->to[route->n_to];
+		size_t i;
+
+		r = read_ae_or_word(item, &destination, to);
+		if (r < 0)
+			return r;
+		if (strcmp(to, any) == 0)
+			return yaml_error(item, -EBADMSG, "'*' cannot be a destination: name peers, or 'sender'");
+		for (i = 0; i < route->n_to; i++)
+			if (strcmp(route->to[i], to) == 0)
+				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", to);
+		route->n_to++;
+	}
+	return 0;
+}
+
+static const struct yaml_key route_keys[] = {
+	YAML_KEY(struct route, from, read_ae_or_word, .required = true),
+	{ .name = "to", .read = read_destinations, .min = 1, .max = CONFIG_ROUTE_TO_MAX, .required = true },
+};
+
+static int read_routes(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	for (item = n->first; item != NULL; item = item->next) {
+		struct route *route = &c->routes[c->n_routes];
+		size_t i;
+
+		r = yaml_read_map(item, route_keys, ARRAY_SIZE(route_keys), route);
+		if (r < 0)
+			return r;
+		for (i = 0; i < c->n_routes; i++)
+			if (strcmp(c->routes[i].from, route->from) == 0)
+				return yaml_error(yaml_find(item, "from"), -EBADMSG,
+						  "there is a route from '%s' already: put all its destinations in one list",
+						  route->from);
+		c->n_routes++;
+	}
+	return 0;
+}
+
+/* ---- limits, report ---- */
+
+#define LIMIT(field, reader, low, high) YAML_KEY(struct limits, field, reader, .min = low, .max = high)
+
+static const struct yaml_key limits_keys[] = {
+	LIMIT(associations, yaml_read_u32, 1, 1024),
+	LIMIT(associations_per_host, yaml_read_u32, 1, 1024),
+	LIMIT(pdu_bytes, yaml_read_size, 4 * KIB, 128 * KIB), /* DCMTK's bounds */
+	LIMIT(object_bytes, yaml_read_size, 64 * KIB, 4 * GIB),
+	LIMIT(association_objects, yaml_read_u32, 1, 1000000),
+	YAML_KEY_AS("request_seconds", struct limits, arttim_seconds, yaml_read_u32, .min = 1, .max = 300),
+	LIMIT(idle_seconds, yaml_read_u32, 1, 3600),
+	LIMIT(association_seconds, yaml_read_u32, 10, 86400),
+	LIMIT(image_side, yaml_read_u32, 64, 32768), /* what preprocessing takes */
+	LIMIT(image_pixels, yaml_read_u64, 4096, 1000000000),
+	LIMIT(image_seconds, yaml_read_u32, 1, 3600),
+	LIMIT(image_memory, yaml_read_size, 256 * MIB, 64 * GIB),
+	LIMIT(infer_seconds, yaml_read_u32, 1, 3600),
+	LIMIT(attempts, yaml_read_u32, 1, 10),
+	LIMIT(queue, yaml_read_u64, 1, 10000000),
+	YAML_KEY_AS("min_free", struct limits, min_free_bytes, yaml_read_size, .min = 0, .max = 1024 * GIB),
+};
+
+static const struct limits limits_defaults = {
+	.associations = 64,
+	.associations_per_host = 16,
+	.pdu_bytes = 128 * KIB,
+	.object_bytes = 256 * MIB,
+	.association_objects = 5000,
+	.arttim_seconds = 10,
+	.idle_seconds = 60,
+	.association_seconds = 3600,
+	.image_side = 16384,
+	.image_pixels = 100000000,
+	.image_seconds = 60,
+	.image_memory = 1536 * MIB,
+	.infer_seconds = 120,
+	.attempts = 3,
+	.queue = 20000,
+	.min_free_bytes = 1 * GIB,
+};
+
+static int read_limits(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct limits *l = &((struct config *)field)->limits;
+	struct yaml_node *at;
+	int r;
+
+	(void)k;
+	r = yaml_read_map(n, limits_keys, ARRAY_SIZE(limits_keys), l);
+	if (r < 0)
+		return r;
+	if (l->associations_per_host > l->associations) {
+		at = yaml_find(n, "associations_per_host");
+		if (at != NULL)
+			return yaml_error(at, -EBADMSG, "%u is more than associations (%u)", l->associations_per_host,
+					  l->associations);
+		l->associations_per_host = l->associations; /* only its default was too high */
+	}
+	return 0;
+}
+
+#define REPORT(field, reader, ...) YAML_KEY(struct config, field, reader, __VA_ARGS__)
+
+static const struct yaml_key report_keys[] = {
+	REPORT(manufacturer, read_dicom_text_required),
+	REPORT(institution, read_dicom_text),
+	REPORT(station, read_dicom_text_required),
+	REPORT(series_description, read_dicom_text_required),
+	REPORT(series_number, yaml_read_u32, .min = 1, .max = INT32_MAX), /* IS */
+};
+
+static int read_report(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	(void)k;
+	return yaml_read_map(n, report_keys, ARRAY_SIZE(report_keys), field);
+}
+
+/* ---- the whole file ---- */
+
+#define TOP(field, reader, ...) YAML_KEY(struct config, field, reader, __VA_ARGS__)
+
+static const struct yaml_key config_keys[] = {
+	TOP(ae_title, read_ae, .required = true),
+	{ .name = "listen", .read = read_listen, .min = 1, .max = CONFIG_LISTEN_MAX },
+	TOP(state_dir, read_path_text),
+	TOP(model, read_path_text, .required = true),
+	TOP(findings, read_path_text, .required = true),
+	TOP(recipe, yaml_read_name, .names = recipe_names),
+	TOP(precision, yaml_read_name, .names = precision_names),
+	TOP(threads, yaml_read_u32, .min = 1, .max = 256),
+	TOP(workers, yaml_read_u32, .min = 1, .max = 64),
+	{ .name = "peers", .read = read_peers, .max = CONFIG_PEERS_MAX },
+	{ .name = "routes", .read = read_routes, .max = CONFIG_ROUTES_MAX },
+	YAML_KEY_AS("settle", struct config, settle_ms, yaml_read_seconds, .min = 0, .max = 3600000),
+	YAML_KEY_AS("settle_max", struct config, settle_max_ms, yaml_read_seconds, .min = 0, .max = 86400000),
+	TOP(gate, yaml_read_name, .names = gate_names),
+	TOP(min_age, yaml_read_u32, .min = 0, .max = 120),
+	TOP(allow_out_of_domain, yaml_read_bool),
+	TOP(other_storage, yaml_read_name, .names = other_storage_names),
+	{ .name = "access", .read = read_access, .min = 1, .max = CONFIG_ACCESS_MAX },
+	{ .name = "limits", .read = read_limits },
+	{ .name = "report", .read = read_report },
+	TOP(log_level, read_log_level),
+};
+
+static struct config *config_new(void)
+{
+	struct config *c = xcalloc(1, sizeof(*c));
+
+	c->listen[0].port = 11112; /* IANA's "dicom"; 104 needs a privilege or the socket unit */
+	c->n_listen = 1;
+	c->state_dir = xstrdup("/var/lib/carzerod");
+	c->workers = 1;
+	c->settle_ms = 2000;
+	c->settle_max_ms = 30000;
+	c->min_age = 18;
+	c->limits = limits_defaults;
+	(void)str_copy(c->manufacturer, sizeof(c->manufacturer), "carzerod");
+	(void)str_copy(c->series_description, sizeof(c->series_description), "AI CXR results (unverified)");
+	c->series_number = 9001;
+	c->log_level = LOG_LEVEL_INFO;
+	return c;
+}
+
+void config_free(struct config *c)
+{
+	if (c == NULL)
+		return;
+	free(c->state_dir);
+	free(c->model);
+	free(c->findings);
+	free(c);
+}
+
+static void cleanup_config_free(struct config **c)
+{
+	config_free(*c);
+}
+
+static void resolve_path(char **path, const char *folder)
+{
+	char *joined;
+
+	if ((*path)[0] == '/' || folder == NULL || folder[0] == '\0')
+		return;
+	if (asprintf(&joined, "%s/%s", folder, *path) < 0)
+		abort(); /* as xcalloc: no memory for a path */
+	free(*path);
+	*path = joined;
+}
+
+static int check_destination(const struct config *c, const struct yaml_node *item, const char *to)
+{
+	char known[256] = "";
+	size_t i, n = 0;
+
+	if (strcmp(to, sender) == 0 || config_peer(c, to) != NULL)
+		return 0;
+	if (c->n_peers == 0)
+		return yaml_error(item, -EBADMSG, "no peer is called '%s': `peers` is empty", to);
+	for (i = 0; i < c->n_peers && n < sizeof(known); i++)
+		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i > 0 ? ", " : "", c->peers[i].ae_title);
+	return yaml_error(item, -EBADMSG, "no peer is called '%s'; `peers` has %s", to, known);
+}
+
+static int check_routes(const struct config *c, const struct yaml_node *root)
+{
+	const struct yaml_node *routes = yaml_find(root, "routes"), *route, *item;
+	size_t i, j;
+	int r;
+
+	if (routes == NULL)
+		return 0;
+	for (i = 0, route = routes->first; i < c->n_routes; i++, route = route->next)
+		for (j = 0, item = yaml_find(route, "to")->first; j < c->routes[i].n_to; j++, item = item->next) {
+			r = check_destination(c, item, c->routes[i].to[j]);
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+static int check_settle(const struct config *c, const struct yaml_node *root)
+{
+	const struct yaml_node *at = yaml_find(root, "settle_max");
+
+	if (c->settle_ms <= c->settle_max_ms)
+		return 0;
+	if (at == NULL)
+		at = yaml_find(root, "settle"); /* one of the two was set: the defaults agree */
+	return yaml_error(at, -EBADMSG, "settle (%g s) is longer than settle_max (%g s)", (double)c->settle_ms / 1000,
+			  (double)c->settle_max_ms / 1000);
+}
+
+/* Cores that we may run on, shared among the workers. */
+static unsigned default_threads(unsigned workers)
+{
+	cpu_set_t set;
+	unsigned cores = 1;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		cores = (unsigned)CPU_COUNT(&set);
+	return cores > workers ? cores / workers : 1;
+}
+
+int config_parse(const char *where, const char *folder, const void *text, size_t n_text,
+		 struct config **ret, struct err *e)
+{
+	CLEANUP(config_free) struct config *c = NULL;
+	CLEANUP(yaml_close) struct yaml *y = NULL;
+	const struct yaml_node *root;
+	int r;
+
+	r = yaml_open(where, text, n_text, CONFIG_BYTES_MAX, CONFIG_EVENTS_MAX, e, &y);
+	if (r < 0)
+		return r;
+	root = yaml_root(y);
+	c = config_new();
+	r = yaml_read_map(yaml_root(y), config_keys, ARRAY_SIZE(config_keys), c);
+	if (r < 0)
+		return r;
+	r = check_routes(c, root);
+	if (r < 0)
+		return r;
+	r = check_settle(c, root);
+	if (r < 0)
+		return r;
+	if (c->threads == 0)
+		c->threads = default_threads(c->workers);
+	if (c->station[0] == '\0')
+		(void)str_copy(c->station, sizeof(c->station), c->ae_title);
+	resolve_path(&c->state_dir, folder);
+	resolve_path(&c->model, folder);
+	resolve_path(&c->findings, folder);
+	*ret = TAKE(c);
+	return 0;
+}
+
+int config_load(const char *path, struct config **ret, struct err *e)
+{
+	CLEANUP(free) void *text = NULL;
+	CLEANUP(free) char *folder = NULL;
+	const char *slash = strrchr(path, '/');
+	size_t n_text;
+	int r;
+
+	r = read_path(path, CONFIG_BYTES_MAX, &text, &n_text, e);
+	if (r < 0)
+		return r;
+	folder = xstrdup(path);
+	folder[slash == NULL ? 0 : slash == path ? 1 : slash - path] = '\0'; /* "/" stays */
+	return config_parse(path, folder, text, n_text, ret, e);
+}
+
+/* ---- questions ---- */
+
+const struct peer *config_peer(const struct config *c, const char *ae_title)
+{
+	size_t i;
+
+	for (i = 0; i < c->n_peers; i++)
+		if (strcmp(c->peers[i].ae_title, ae_title) == 0)
+			return &c->peers[i];
+	return NULL;
+}
+
+static bool network_has(const struct network *net, const struct in6_addr *a)
+{
+	unsigned whole = net->bits / 8, rest = net->bits % 8;
+
+	if (memcmp(net->address.s6_addr, a->s6_addr, whole) != 0)
+		return false;
+	return rest == 0 || (net->address.s6_addr[whole] ^ a->s6_addr[whole]) >> (8 - rest) == 0;
+}
+
+bool config_access(const struct config *c, const char *calling_ae, const struct in6_addr *from,
+		   const char **ret_hint)
+{
+	bool ae_known = false, address_known = false;
+	size_t i, j;
+
+	*ret_hint = NULL;
+	if (c->n_access == 0)
+		return true;
+	for (i = 0; i < c->n_access; i++) {
+		const struct access_rule *rule = &c->access[i];
+		bool ae = strcmp(rule->calling_ae, any) == 0 || strcmp(rule->calling_ae, calling_ae) == 0;
+		bool address = rule->n_from == 0;
+
+		for (j = 0; j < rule->n_from && !address; j++)
+			address = network_has(&rule->from[j], from);
+		if (ae && address)
+			return true;
+		ae_known |= ae;
+		address_known |= address;
+	}
+	if (ae_known)
+		*ret_hint = "add its address to `from` of the rule in `access` that names this calling AE";
+	else if (address_known)
+		*ret_hint = "add a rule to `access` with this calling_ae; its address alone would pass another rule";
+	else
+		*ret_hint = "add a rule to `access` with this calling_ae and `from` its address";
+	return false;
+}
+
+size_t config_route(const struct config *c, const char *calling_ae, const struct peer **ret,
+		    size_t max, unsigned *ret_unresolved)
+{
+	unsigned unresolved = 0;
+	size_t i, j, k, n = 0;
+
+	for (i = 0; i < c->n_routes; i++) {
+		const struct route *route = &c->routes[i];
+
+		if (strcmp(route->from, any) != 0 && strcmp(route->from, calling_ae) != 0)
+			continue;
+		for (j = 0; j < route->n_to; j++) {
+			bool back = strcmp(route->to[j], sender) == 0;
+			const struct peer *p = config_peer(c, back ? calling_ae : route->to[j]);
+
+			if (p == NULL) {
+				unresolved = 1; /* only a sender can be unknown, and there is one sender */
+				continue;
+			}
+			for (k = 0; k < n && ret[k] != p; k++)
+				;
+			if (k == n && n < max)
+				ret[n++] = p;
+		}
+	}
+	*ret_unresolved = unresolved;
+	return n;
+}
