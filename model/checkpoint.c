@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 
 #include "model/checkpoint.h"
 #include "model/pickle.h"
+#include "model/weights.h"
 #include "model/zip.h"
 
 #define STORAGES_MAX 65536
@@ -30,6 +32,8 @@
 #define SHOWN_MAX 160
 #define KEYS_SHOWN 6
 #define SLICE ((size_t)4 * 1024 * 1024) /* looked at, then given back */
+
+_Static_assert(CHECKPOINT_RANK_MAX >= WEIGHTS_RANK_MAX, "shapes that weights.h lets through must fit");
 
 struct storage {
 	const uint8_t *key; /* in the file */
@@ -494,6 +498,57 @@ static int open_legacy(struct checkpoint *c, struct err *e)
 	return read_state_dict(c, NULL, e);
 }
 
+/* weights.h knows the format and checks everything; what is left is to list the entries. */
+static int open_safetensors(struct checkpoint *c, struct err *e)
+{
+	struct buf b = buf_of(c->file, c->size);
+	const uint8_t *text;
+	struct weights *w;
+	json_t *header, *entry, *size;
+	const char *name;
+	uint64_t length;
+	int r;
+
+	c->format = "safetensors file";
+	r = weights_open_memory(c->file, c->size, c->what, &w, e);
+	if (r < 0)
+		return r;
+	weights_close(w);
+	if (buf_get_u64(&b, false, &length) < 0 || buf_get_span(&b, &text, (size_t)length) < 0)
+		return err_set(e, -EBADMSG, "%s: broken header", c->what);
+	header = json_loadb((const char *)text, (size_t)length, JSON_REJECT_DUPLICATES, NULL);
+	c->tensors = xcalloc(json_object_size(header), sizeof(*c->tensors));
+	json_object_foreach(header, name, entry) {
+		struct checkpoint_tensor *t = &c->tensors[c->n_tensors];
+		const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+		json_t *offsets = json_object_get(entry, "data_offsets");
+		size_t i, begin = (size_t)json_integer_value(json_array_get(offsets, 0));
+
+		if (strcmp(name, "__metadata__") == 0)
+			continue;
+		if (!plain((const uint8_t *)name, strlen(name)) || !str_copy(t->name, sizeof(t->name), name)) {
+			r = err_set(e, -EBADMSG, "%s: a tensor has a name that no model has", c->what);
+			break;
+		}
+		t->count = 1;
+		json_array_foreach(json_object_get(entry, "shape"), i, size) {
+			t->shape[t->rank++] = (size_t)json_integer_value(size);
+			t->count *= (size_t)json_integer_value(size);
+		}
+		t->type = strcmp(dtype, "F32") == 0   ? CHECKPOINT_F32
+			  : strcmp(dtype, "F16") == 0 ? CHECKPOINT_F16
+			  : strcmp(dtype, "BF16") == 0 ? CHECKPOINT_BF16 : CHECKPOINT_OTHER;
+		t->bytes = (size_t)json_integer_value(json_array_get(offsets, 1)) - begin;
+		if (t->type == CHECKPOINT_OTHER)
+			t->problem = "is not float32, float16 or bfloat16";
+		else
+			t->data = b.p + begin;
+		c->n_tensors++;
+	}
+	json_decref(header);
+	return r;
+}
+
 static int by_tensor_name(const void *pa, const void *pb)
 {
 	const char *const *a = pa, *const *b = pb;
@@ -529,6 +584,8 @@ static int open_any(struct checkpoint *c, struct err *e)
 		r = open_legacy(c, e);
 	else if (c->size < 16)
 		return err_set(e, -EBADMSG, "%s: %zu bytes are no checkpoint", c->what, c->size);
+	else if (p[8] == '{')
+		r = open_safetensors(c, e);
 	else if (p[0] == '<')
 		return err_set(e, -EBADMSG, "%s: a web page, not a checkpoint; the download went wrong", c->what);
 	else {

@@ -375,9 +375,11 @@ static bool hostile(const struct pickle_node *module, const struct pickle_node *
 		"urllib", "urllib2", "ftplib", "smtplib", "asyncio", "threading", "signal", "tempfile", "operator",
 		"inspect", "builtin", "popen2", "fileinput", "io", "_io",
 	};
-	static const char *const types[] = { /* the classes of builtins; its functions are hostile */
+	static const char *const types[] = { /* the classes of builtins; its functions are hostile, but for
+					      * getattr, by which protocol 2 names an inner class */
 		"dict", "list", "tuple", "set", "frozenset", "int", "long", "float", "complex", "str", "unicode",
 		"bytes", "bytearray", "bool", "object", "type", "slice", "range", "xrange", "NoneType", "Ellipsis",
+		"getattr",
 	};
 	static const char *const builtins[] = { "builtins", "__builtin__", "__builtins__" };
 	struct pickle_node first = *module;
