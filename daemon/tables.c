@@ -151,7 +151,7 @@ static int more_rows(const struct lines *l, size_t rows, size_t *room)
 static int match_logits(struct lines *l, const struct findings *f, size_t *field)
 {
 	bool numbered = l->n == f->n;
-	char number[16], shown[SHOWN_MAX];
+	char number[24], shown[SHOWN_MAX];
 	size_t i;
 
 	for (i = 0; i < l->n && numbered; i++) {
