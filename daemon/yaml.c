@@ -206,6 +206,7 @@ static bool line_has_tab(const char *text, size_t n_text, size_t line)
 static int parser_error(const struct yaml *y, const yaml_parser_t *parser, const void *text, size_t n_text)
 {
 	const char *problem = parser->problem != NULL ? parser->problem : "syntax error";
+	const char *context = parser->context;
 
 	switch (parser->error) {
 	case YAML_MEMORY_ERROR:
@@ -214,12 +215,17 @@ static int parser_error(const struct yaml *y, const yaml_parser_t *parser, const
 		return err_set(y->e, -EBADMSG, "%s:%zu: not UTF-8 text: %s", y->where,
 			       line_of(text, n_text, parser->problem_offset), problem);
 	default:
-		if (parser->context != NULL && strcmp(parser->context, "while scanning an alias") == 0)
-			problem = "a * begins an alias: put it in quotes, \"*\"";
-		else if (line_has_tab(text, n_text, parser->problem_mark.line))
-			problem = "the line begins with a tab; YAML indents with spaces";
-		return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s", y->where,
-			       parser->problem_mark.line + 1, problem);
+		if (context != NULL && strcmp(context, "while scanning an alias") == 0)
+			return refuse_at(y, parser->problem_mark, -EBADMSG,
+					 "a * begins an alias: put it in quotes, \"*\"");
+		if (line_has_tab(text, n_text, parser->problem_mark.line))
+			return refuse_at(y, parser->problem_mark, -EBADMSG,
+					 "the line begins with a tab; YAML indents with spaces");
+		if (context == NULL)
+			return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s", y->where,
+				       parser->problem_mark.line + 1, problem);
+		return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s (%s that begins on line %zu)", y->where,
+			       parser->problem_mark.line + 1, problem, context, parser->context_mark.line + 1);
 	}
 }
 
@@ -395,13 +401,19 @@ static int build(struct builder *b, yaml_parser_t *parser, const void *text, siz
 int yaml_open(const char *where, const void *text, size_t n_text, size_t max_bytes, unsigned max_events,
 	      struct err *e, struct yaml **ret)
 {
+	static const uint8_t mark[] = { 0xef, 0xbb, 0xbf }; /* byte order mark, as some editors write */
 	CLEANUP(yaml_close) struct yaml *y = NULL;
+	const uint8_t *bytes = text;
 	struct builder b = { 0 };
 	yaml_parser_t parser;
 	int r;
 
 	if (n_text > max_bytes)
 		return err_set(e, -E2BIG, "%s: larger than %zu bytes", where, max_bytes);
+	if (n_text >= sizeof(mark) && memcmp(bytes, mark, sizeof(mark)) == 0) {
+		bytes += sizeof(mark);
+		n_text -= sizeof(mark);
+	}
 	y = xcalloc(1, sizeof(*y));
 	y->where = where;
 	y->e = e;
@@ -409,8 +421,8 @@ int yaml_open(const char *where, const void *text, size_t n_text, size_t max_byt
 	if (!yaml_parser_initialize(&parser))
 		return -ENOMEM;
 	yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING); /* else two bytes could make it UTF-16 */
-	yaml_parser_set_input_string(&parser, text, n_text);
-	r = build(&b, &parser, text, n_text, max_events);
+	yaml_parser_set_input_string(&parser, bytes, n_text);
+	r = build(&b, &parser, bytes, n_text, max_events);
 	yaml_parser_delete(&parser);
 	free(b.key);
 	if (r < 0)
@@ -424,6 +436,14 @@ int yaml_open(const char *where, const void *text, size_t n_text, size_t max_byt
 static const char *kind_name(enum yaml_kind kind)
 {
 	return kind == YAML_TEXT ? "a single value" : kind == YAML_LIST ? "a list" : "keys and values";
+}
+
+/* `key:`, `key: ~` and `key: null`. */
+static bool is_null(const struct yaml_node *n)
+{
+	return n->kind == YAML_TEXT && n->plain &&
+	       (n->text[0] == '\0' || strcmp(n->text, "~") == 0 || strcmp(n->text, "null") == 0 ||
+		strcmp(n->text, "Null") == 0 || strcmp(n->text, "NULL") == 0);
 }
 
 static int unknown_key(const struct yaml_node *n, const struct yaml_key *keys, size_t n_keys)
@@ -456,6 +476,8 @@ int yaml_read_map(struct yaml_node *n, const struct yaml_key *keys, size_t n_key
 	size_t i;
 	int r;
 
+	if (is_null(n))
+		return yaml_error(n, -EBADMSG, "has no value");
 	if (n->kind != YAML_MAP)
 		return yaml_error(n, -EBADMSG, "must be keys and values, not %s", kind_name(n->kind));
 	for (child = n->first; child != NULL; child = child->next) {
@@ -478,6 +500,8 @@ int yaml_want_list(const struct yaml_node *n, const struct yaml_key *k)
 {
 	char shown[VALUE_MAX_SHOWN];
 
+	if (is_null(n))
+		return yaml_error(n, -EBADMSG, "has no value");
 	if (n->kind == YAML_TEXT)
 		return yaml_error(n, -EBADMSG, "must be a list: [%s]", str_quote(shown, sizeof(shown), n->text));
 	if (n->kind != YAML_LIST)
@@ -493,8 +517,7 @@ int yaml_want_text(const struct yaml_node *n, const char **ret)
 {
 	if (n->kind != YAML_TEXT)
 		return yaml_error(n, -EBADMSG, "must be a single value, not %s", kind_name(n->kind));
-	if (n->plain && (n->text[0] == '\0' || strcmp(n->text, "~") == 0 || strcmp(n->text, "null") == 0 ||
-			 strcmp(n->text, "Null") == 0 || strcmp(n->text, "NULL") == 0))
+	if (is_null(n))
 		return yaml_error(n, -EBADMSG, "has no value");
 	*ret = n->text;
 	return 0;
@@ -502,7 +525,7 @@ int yaml_want_text(const struct yaml_node *n, const char **ret)
 
 int yaml_read_text(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
-	const char *text;
+	const char *text = "";
 	int r;
 
 	r = yaml_want_text(n, &text);
@@ -516,7 +539,7 @@ int yaml_read_text(struct yaml_node *n, const struct yaml_key *k, void *field)
 int yaml_read_bool(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	char shown[VALUE_MAX_SHOWN];
-	const char *text;
+	const char *text = "";
 	int r;
 
 	(void)k;
@@ -524,7 +547,8 @@ int yaml_read_bool(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (r < 0)
 		return r;
 	if (!n->plain || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
-		return yaml_error(n, -EBADMSG, "must be true or false, not '%s'", str_quote(shown, sizeof(shown), text));
+		return yaml_error(n, -EBADMSG, "must be true or false, not '%s'%s", str_quote(shown, sizeof(shown), text),
+				  n->plain ? "" : " in quotes");
 	*(bool *)field = text[0] == 't';
 	return 0;
 }
@@ -532,7 +556,7 @@ int yaml_read_bool(struct yaml_node *n, const struct yaml_key *k, void *field)
 int yaml_read_name(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	char shown[VALUE_MAX_SHOWN], known[PATH_MAX_SHOWN] = "";
-	const char *text;
+	const char *text = "";
 	unsigned i;
 	int r;
 
@@ -553,7 +577,7 @@ int yaml_read_name(struct yaml_node *n, const struct yaml_key *k, void *field)
 static int want_u64(struct yaml_node *n, const struct yaml_key *k, uint64_t *ret)
 {
 	char shown[VALUE_MAX_SHOWN];
-	const char *text;
+	const char *text = "";
 	int r;
 
 	r = yaml_want_text(n, &text);
@@ -630,7 +654,7 @@ static bool parse_size(const char *text, uint64_t *ret)
 int yaml_read_size(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	char shown[VALUE_MAX_SHOWN], low[32], high[32];
-	const char *text;
+	const char *text = "";
 	uint64_t v = 0;
 	int r;
 
@@ -685,7 +709,7 @@ static bool parse_real(const char *s, double *ret)
 int yaml_read_real(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	char shown[VALUE_MAX_SHOWN];
-	const char *text;
+	const char *text = "";
 	double v = 0;
 	int r;
 
@@ -703,7 +727,7 @@ int yaml_read_real(struct yaml_node *n, const struct yaml_key *k, void *field)
 int yaml_read_seconds(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	char shown[VALUE_MAX_SHOWN];
-	const char *text;
+	const char *text = "";
 	double v = 0;
 	int r;
 
