@@ -42,6 +42,8 @@ static const char help[] =
 	"Not a medical device; a score is not a diagnosis.\n";
 
 static void complain(const char *verb, const char *format, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static void complain(const char *verb, const char *format, va_list ap)
 {
 	fprintf(stderr, "carzero-model: %s: ", verb);
 	(void)vfprintf(stderr, format, ap);
@@ -91,7 +93,8 @@ int main(int argc, char **argv)
 		fputs(help, stderr);
 		return TOOL_USAGE;
 	}
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+	    strcmp(argv[1], "help") == 0) {
 		fputs(help, stdout);
 		return TOOL_DONE;
 	}
@@ -107,6 +110,9 @@ int main(int argc, char **argv)
 				return tool_failed(verbs[i].name, "writing to stdout failed");
 			return code;
 		}
-	fprintf(stderr, "carzero-model: no verb '%s'; the verbs are import, info, prompts, score, eval, calibrate\n", argv[1]);
+	fprintf(stderr,
+		"carzero-model: no verb '%s'; the verbs are import, info, prompts, score, eval, "
+		"calibrate\n",
+		argv[1]);
 	return TOOL_USAGE;
 }

@@ -30,14 +30,16 @@
 #define DICOM_FRAGMENTS 4096
 #define NODE_MIN_AGE 18 /* the node's default, for the note */
 
-static int take_size(size_t width, size_t height, const char *path, struct research_image *ret, struct err *e)
+static int take_size(size_t width, size_t height, const char *path, struct research_image *ret,
+		     struct err *e)
 {
 	size_t n;
 
 	if (width == 0 || height == 0 || width > PREPROCESS_SIDE_MAX || height > PREPROCESS_SIDE_MAX ||
 	    !mul_ok(width, height, &n) || n > RESEARCH_PIXELS_MAX)
-		return err_set(e, -E2BIG, "%s: %zu x %zu pixels, at most %d a side and %zu in all are taken", path, width,
-			       height, PREPROCESS_SIDE_MAX, RESEARCH_PIXELS_MAX);
+		return err_set(e, -E2BIG,
+			       "%s: %zu x %zu pixels, at most %d a side and %zu in all are taken",
+			       path, width, height, PREPROCESS_SIDE_MAX, RESEARCH_PIXELS_MAX);
 	ret->gray = malloc(n);
 	if (ret->gray == NULL)
 		return err_set(e, -ENOMEM, "%s: no memory for %zu x %zu pixels", path, width, height);
@@ -91,8 +93,11 @@ static int png_decode(struct png_job *j)
 	colour = png_get_color_type(j->png, j->info);
 	depth = png_get_bit_depth(j->png, j->info);
 	if (depth == 16)
-		return err_set(j->e, -ENOTSUP, "%s: 16 bits a sample; the reference would keep only the high byte, so a "
-			       "12-bit picture would be black: convert it to 8 bits first", j->path);
+		return err_set(
+			j->e, -ENOTSUP,
+			"%s: 16 bits a sample; the reference would keep only the high byte, so a "
+			"12-bit picture would be black: convert it to 8 bits first",
+			j->path);
 	png_set_strip_alpha(j->png);
 	if (colour == PNG_COLOR_TYPE_PALETTE)
 		png_set_palette_to_rgb(j->png);
@@ -101,8 +106,8 @@ static int png_decode(struct png_job *j)
 	png_set_rgb_to_gray(j->png, PNG_ERROR_ACTION_NONE, 0.299, 0.587);
 	(void)png_set_interlace_handling(j->png);
 	png_read_update_info(j->png, j->info);
-	r = take_size(png_get_image_width(j->png, j->info), png_get_image_height(j->png, j->info), j->path, j->ret,
-		      j->e);
+	r = take_size(png_get_image_width(j->png, j->info), png_get_image_height(j->png, j->info),
+		      j->path, j->ret, j->e);
 	if (r < 0)
 		return r;
 	if (png_get_rowbytes(j->png, j->info) != j->ret->width)
@@ -199,7 +204,8 @@ static unsigned orientation(const uint8_t *p, size_t n)
 		return 1;
 	while (entries-- > 0) {
 		if (buf_get_u16(&tiff, big, &tag) < 0 || buf_get_u16(&tiff, big, &type) < 0 ||
-		    buf_get_u32(&tiff, big, &count) < 0 || buf_get_u16(&tiff, big, &value) < 0 || buf_skip(&tiff, 2) < 0)
+		    buf_get_u32(&tiff, big, &count) < 0 || buf_get_u16(&tiff, big, &value) < 0 ||
+		    buf_skip(&tiff, 2) < 0)
 			return 1;
 		if (tag == 0x0112)
 			return value;
@@ -219,7 +225,10 @@ static int jpeg_decode(struct jpeg_job *j, const void *p, size_t n)
 	(void)jpeg_read_header(&j->jpeg, TRUE);
 	for (m = j->jpeg.marker_list; m != NULL; m = m->next)
 		if (orientation(m->data, m->data_length) > 1)
-			return err_set(j->e, -ENOTSUP, "%s: EXIF says that it is turned or mirrored; save it upright", j->path);
+			return err_set(
+				j->e, -ENOTSUP,
+				"%s: EXIF says that it is turned or mirrored; save it upright",
+				j->path);
 	if (j->jpeg.num_components == 4)
 		return err_set(j->e, -ENOTSUP, "%s: a CMYK JPEG; convert it to grey", j->path);
 	j->jpeg.out_color_space = JCS_GRAYSCALE;
@@ -278,7 +287,8 @@ static int take_dicom(const char *path, const struct dicom_image *image, enum re
 	int r;
 
 	if (image->reason != IMAGE_OK)
-		return err_set(e, -ENOTSUP, "%s: %s: %s", path, image_reason_name(image->reason), image->why);
+		return err_set(e, -ENOTSUP, "%s: %s: %s", path, image_reason_name(image->reason),
+			       image->why);
 	r = take_size(image->width, image->height, path, ret, e);
 	if (r < 0)
 		return r;
@@ -291,8 +301,8 @@ static int take_dicom(const char *path, const struct dicom_image *image, enum re
 	return 0;
 }
 
-static int load_dicom(const char *path, const void *p, size_t n, enum recipe recipe, struct research_image *ret,
-		      struct err *e)
+static int load_dicom(const char *path, const void *p, size_t n, enum recipe recipe,
+		      struct research_image *ret, struct err *e)
 {
 	static const struct dicom_limits limits = {
 		.side = PREPROCESS_SIDE_MAX, .pixels = RESEARCH_PIXELS_MAX, .min_side = DICOM_MIN_SIDE,
@@ -335,7 +345,8 @@ int research_image_load(const char *path, enum recipe recipe, struct research_im
 	else if (n >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff)
 		r = load_jpeg(path, p, n, &image, e);
 	else
-		r = err_set(e, -ENOTSUP, "%s: neither DICOM (with its file header) nor PNG nor JPEG", path);
+		r = err_set(e, -ENOTSUP,
+			    "%s: neither DICOM (with its file header) nor PNG nor JPEG", path);
 	if (r < 0) {
 		research_image_free(&image);
 		return r;

@@ -161,10 +161,13 @@ static int match_logits(struct lines *l, const struct findings *f, size_t *field
 	for (i = 0; i < f->n; i++) {
 		field[i] = numbered ? i : column_named(l, f->finding[i].id);
 		if (field[i] == l->n)
-			return err_set(l->e, -EBADMSG, "%s:1: no column %s; the header needs the ids of the %zu findings, or "
-				       "the numbers 0 to %zu (it has %zu columns, the first is '%s')", l->path,
-				       f->finding[i].id, f->n, f->n - 1, l->n,
-				       str_quote(shown, sizeof(shown), l->field[0]));
+			return err_set(
+				l->e, -EBADMSG,
+				"%s:1: no column %s; the header needs the ids of the %zu findings, "
+				"or "
+				"the numbers 0 to %zu (it has %zu columns, the first is '%s')",
+				l->path, f->finding[i].id, f->n, f->n - 1, l->n,
+				str_quote(shown, sizeof(shown), l->field[0]));
 	}
 	return 0;
 }
@@ -176,8 +179,9 @@ static int read_logit(const struct lines *l, size_t field, float *ret)
 	errno = 0;
 	*ret = strtof(l->field[field], &end);
 	if (end == l->field[field] || *end != '\0' || !isfinite(*ret))
-		return err_set(l->e, -EBADMSG, "%s:%zu: column %zu is '%s', not a finite number", l->path, l->number,
-			       field + 1, str_quote(shown, sizeof(shown), l->field[field]));
+		return err_set(l->e, -EBADMSG, "%s:%zu: column %zu is '%s', not a finite number",
+			       l->path, l->number, field + 1,
+			       str_quote(shown, sizeof(shown), l->field[field]));
 	return 0;
 }
 
@@ -277,7 +281,8 @@ static const struct openi_rule *openi_rule(const char *prompt)
 
 static uint64_t hash_of(const char *text, size_t n)
 {
-	uint64_t h = 14695981039346656037u; /* FNV-1a: the same patient, the same half, on every machine */
+	uint64_t h =
+		14695981039346656037u; /* FNV-1a: the same patient, the same half, on every machine */
 	size_t i;
 
 	for (i = 0; i < n; i++)
@@ -309,8 +314,8 @@ static int read_label(const struct lines *l, size_t field, uint8_t *ret)
 	else if (strcmp(s, "1") == 0 || strcmp(s, "1.0") == 0)
 		*ret = 1;
 	else
-		return err_set(l->e, -EBADMSG, "%s:%zu: column %zu is '%s', expected 0 or 1", l->path, l->number, field + 1,
-			       str_quote(shown, sizeof(shown), s));
+		return err_set(l->e, -EBADMSG, "%s:%zu: column %zu is '%s', expected 0 or 1",
+			       l->path, l->number, field + 1, str_quote(shown, sizeof(shown), s));
 	return 0;
 }
 
@@ -330,8 +335,11 @@ static int read_nih(struct lines *l, const struct findings *f, struct label_tabl
 		if (r < 0)
 			return r;
 		if (l->n != f->n + 1)
-			return err_set(l->e, -EBADMSG, "%s:%zu: %zu labels, but the findings list has %zu; the columns must be "
-				       "in its order", l->path, l->number, l->n > 0 ? l->n - 1 : 0, f->n);
+			return err_set(l->e, -EBADMSG,
+				       "%s:%zu: %zu labels, but the findings list has %zu; the "
+				       "columns must be "
+				       "in its order",
+				       l->path, l->number, l->n > 0 ? l->n - 1 : 0, f->n);
 		r = label_row(l, t, &room);
 		if (r < 0)
 			return r;
@@ -349,7 +357,8 @@ static int read_nih(struct lines *l, const struct findings *f, struct label_tabl
 
 static int read_openi(struct lines *l, const struct findings *f, struct label_table *t)
 {
-	size_t text = column_named(l, "labels_automatic"), uid = column_named(l, "uid"), fields = l->n, room = 0, i;
+	size_t text = column_named(l, "labels_automatic"), uid = column_named(l, "uid"),
+	       fields = l->n, room = 0, i;
 	int r;
 
 	t->kind = "Open-I";
@@ -372,7 +381,8 @@ static int read_openi(struct lines *l, const struct findings *f, struct label_ta
 
 			t->column[i][t->rows] = 0;
 			for (k = 0; rule != NULL && rule->terms[k] != NULL; k++)
-				t->column[i][t->rows] |= strcasestr(l->field[text], rule->terms[k]) != NULL;
+				t->column[i][t->rows] |=
+					strcasestr(l->field[text], rule->terms[k]) != NULL;
 		}
 		t->patient[t->rows++] = hash_of(l->field[uid], strlen(l->field[uid]));
 	}
@@ -381,7 +391,8 @@ static int read_openi(struct lines *l, const struct findings *f, struct label_ta
 
 static int read_plain(struct lines *l, const struct findings *f, struct label_table *t)
 {
-	size_t patient = column_named(l, "patient"), fields = l->n, field[FINDINGS_MAX], room = 0, known = 0, i;
+	size_t patient = column_named(l, "patient"), fields = l->n, field[FINDINGS_MAX], room = 0,
+	       known = 0, i;
 	int r;
 
 	t->kind = "CSV";

@@ -55,14 +55,17 @@ static void print_import(const struct import_report *r, const char *out)
 	printf(r->widened > 0 ? " (%zu widened)\n" : "\n", r->widened);
 	for (i = 0; i < IGNORED_KINDS; i++)
 		if (r->ignored[i] > 0)
-			printf("ignored  %zu: %s\n", r->ignored[i], import_ignored_name((enum import_ignored)i));
+			printf("ignored  %zu: %s\n", r->ignored[i],
+			       import_ignored_name((enum import_ignored)i));
 	for (i = 0; i < IMPORT_UNKNOWN_SHOWN && i < r->ignored[IGNORED_UNKNOWN]; i++)
 		printf("           %s\n", r->unknown[i]);
 	if (r->ignored[IGNORED_UNKNOWN] > IMPORT_UNKNOWN_SHOWN)
 		printf("           and %zu more\n", r->ignored[IGNORED_UNKNOWN] - IMPORT_UNKNOWN_SHOWN);
-	printf("checked  %zu hyper-parameters of the training run, %zu differ\n", r->hyper_checked, r->n_warnings);
+	printf("checked  %zu hyper-parameters of the training run, %zu differ\n", r->hyper_checked,
+	       r->n_warnings);
 	str_hex(hex, m->digest, DIGEST_SIZE);
-	printf("wrote    %s: name %s, family %s, domain %s\n", out, m->name, m->family, domain_name(m->domain));
+	printf("wrote    %s: name %s, family %s, domain %s\n", out, m->name, m->family,
+	       domain_name(m->domain));
 	printf("         weights.safetensors sha256 %s\n", hex);
 }
 
@@ -88,9 +91,12 @@ int tool_import(int argc, char **argv)
 		default: return TOOL_USAGE;
 		}
 	if (argc - optind != 1)
-		return tool_usage(argv[0], "%s", optind == argc ? "no checkpoint given" : "one checkpoint at a time");
+		return tool_usage(argv[0], "%s",
+				  optind == argc ? "no checkpoint given"
+						 : "one checkpoint at a time");
 	if (q.vocab == NULL || q.out == NULL)
-		return tool_usage(argv[0], "%s is missing", q.vocab == NULL ? "--vocab FILE" : "--out DIR");
+		return tool_usage(argv[0], "%s is missing",
+				  q.vocab == NULL ? "--vocab FILE" : "--out DIR");
 	q.checkpoint = argv[optind];
 	if (import_bundle(&q, report, &e) < 0)
 		return tool_failed(argv[0], "%s", e.text);
@@ -117,12 +123,14 @@ static void print_info(const char *dir, const struct model_info *m)
 	printf("name        %s\n", m->name);
 	printf("family      %s\n", m->family);
 	printf("domain      %s%s\n", domain_name(m->domain),
-	       m->domain == MODEL_UNTRAINED ? " (its scores have not been compared with recorded ones)" : "");
+	       m->domain == MODEL_UNTRAINED
+		       ? " (its scores have not been compared with recorded ones)"
+		       : "");
 	printf("weights     sha256 %s\n", hex);
 	printf("parameters  %" PRIu64 "\n", m->parameters);
 	printf("width       %zu\n", m->dim);
-	printf("image       %zu layers, %zu heads; letterbox %zu, crop %zu, %zu x %zu patches\n", m->vit_depth,
-	       m->vit_heads, m->image_size, m->crop, m->map_side, m->map_side);
+	printf("image       %zu layers, %zu heads; letterbox %zu, crop %zu, %zu x %zu patches\n",
+	       m->vit_depth, m->vit_heads, m->image_size, m->crop, m->map_side, m->map_side);
 	printf("text        %zu layers, %zu heads; vocabulary %zu, at most %zu tokens\n", m->bert_depth,
 	       m->bert_heads, m->vocab, m->word_num);
 	printf("fusion      %zu layers, %zu heads\n", m->fusion_depth, m->fusion_heads);
@@ -134,8 +142,9 @@ static void print_info_json(const char *dir, const struct model_info *m)
 	json_t *root;
 
 	str_hex(hex, m->digest, DIGEST_SIZE);
-	root = json_pack("{s:s*, s:s, s:s, s:s, s:s, s:I}", "bundle", dir, "name", m->name, "family", m->family, "domain",
-			 domain_name(m->domain), "sha256", hex, "parameters", (json_int_t)m->parameters);
+	root = json_pack("{s:s*, s:s, s:s, s:s, s:s, s:I}", "bundle", dir, "name", m->name,
+			 "family", m->family, "domain", domain_name(m->domain), "sha256", hex,
+			 "parameters", (json_int_t)m->parameters);
 	const struct { const char *key; size_t value; } sizes[] = {
 		{ "dim", m->dim }, { "vit_depth", m->vit_depth }, { "vit_heads", m->vit_heads },
 		{ "bert_depth", m->bert_depth }, { "bert_heads", m->bert_heads }, { "fus_depth", m->fusion_depth },
@@ -215,8 +224,11 @@ static int explain(const struct words *w, const char *verb, const char *text)
 		printf(" %" PRId32, ids[i]);
 	printf("\n\n");
 	if (clean[0] == '\0')
-		return tool_failed(verb, "'%s': nothing is left after cleaning, because sentences of one word are dropped; "
-				   "write 'There is %s'", text, text[0] != '\0' ? text : "...");
+		return tool_failed(verb,
+				   "'%s': nothing is left after cleaning, because sentences of one "
+				   "word are dropped; "
+				   "write 'There is %s'",
+				   text, text[0] != '\0' ? text : "...");
 	return TOOL_DONE;
 }
 

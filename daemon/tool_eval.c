@@ -63,13 +63,17 @@ static int load(struct eval_job *j)
 {
 	struct err e;
 
-	if (findings_load(j->list, &j->f, NULL, NULL, &e) < 0 || logits_load(j->logits_path, j->f, &j->logits, &e) < 0 ||
+	if (findings_load(j->list, &j->f, NULL, NULL, &e) < 0 ||
+	    logits_load(j->logits_path, j->f, &j->logits, &e) < 0 ||
 	    labels_load(j->labels_path, j->f, &j->labels, &e) < 0)
 		return tool_failed(j->verb, "%s", e.text);
 	if (j->logits.rows != j->labels.rows)
-		return tool_failed(j->verb, "%s has %zu rows and %s has %zu; they must be of the same images in the same order",
+		return tool_failed(j->verb,
+				   "%s has %zu rows and %s has %zu; they must be of the same "
+				   "images in the same order",
 				   j->logits_path, j->logits.rows, j->labels_path, j->labels.rows);
-	fprintf(stderr, "carzero-model: %s: note: %zu images, labels read as %s\n", j->verb, j->labels.rows, j->labels.kind);
+	fprintf(stderr, "carzero-model: %s: note: %zu images, labels read as %s\n", j->verb,
+		j->labels.rows, j->labels.kind);
 	return TOOL_DONE;
 }
 
@@ -98,7 +102,8 @@ static int evaluate(struct eval_job *j)
 	if (!j->json)
 		printf("finding\timages\tpositives\tauc\n");
 	for (i = 0; i < j->f->n; i++) {
-		size_t n = j->labels.known[i] ? j->labels.rows : 0, positives = count(j->labels.column[i], n);
+		size_t n = j->labels.known[i] ? j->labels.rows : 0,
+		       positives = count(j->labels.column[i], n);
 		double auc = NAN;
 
 		if (metrics_auc(j->logits.column[i], j->labels.column[i], n, &auc) == 0) {
@@ -106,18 +111,21 @@ static int evaluate(struct eval_job *j)
 			counted++;
 		}
 		if (j->json)
-			json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:o}", "finding", j->f->finding[i].id, "images",
-							      (json_int_t)n, "positives", (json_int_t)positives, "auc",
-							      isnan(auc) ? json_null() : json_real(auc)));
+			json_array_append_new(
+				rows, json_pack("{s:s, s:I, s:I, s:o}", "finding",
+						j->f->finding[i].id, "images", (json_int_t)n,
+						"positives", (json_int_t)positives, "auc",
+						isnan(auc) ? json_null() : json_real(auc)));
 		else if (isnan(auc))
 			printf("%s\t%zu\t%zu\t-\n", j->f->finding[i].id, n, positives);
 		else
 			printf("%s\t%zu\t%zu\t%.4f\n", j->f->finding[i].id, n, positives, auc);
 	}
 	if (j->json) {
-		json_t *root = json_pack("{s:o, s:o, s:I}", "findings", rows, "macro_auc",
-					 counted > 0 ? json_real(sum / (double)counted) : json_null(), "counted",
-					 (json_int_t)counted);
+		json_t *root =
+			json_pack("{s:o, s:o, s:I}", "findings", rows, "macro_auc",
+				  counted > 0 ? json_real(sum / (double)counted) : json_null(),
+				  "counted", (json_int_t)counted);
 
 		(void)json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 		putchar('\n');
@@ -150,8 +158,8 @@ static void take_half(const struct eval_job *j, size_t finding, unsigned which, 
 	}
 }
 
-static void print_fit(const struct eval_job *j, size_t finding, const struct half *test, const struct platt *p,
-		      double *probability)
+static void print_fit(const struct eval_job *j, size_t finding, const struct half *test,
+		      const struct platt *p, double *probability)
 {
 	const struct finding *f = &j->f->finding[finding];
 	double auc = NAN;
@@ -159,7 +167,8 @@ static void print_fit(const struct eval_job *j, size_t finding, const struct hal
 
 	for (i = 0; i < test->n; i++)
 		probability[i] = calibrate_probability(p, test->logit[i]);
-	(void)metrics_auc(test->logit, test->positive, test->n, &auc); /* NAN when one kind is missing there */
+	(void)metrics_auc(test->logit, test->positive, test->n,
+			  &auc); /* NAN when one kind is missing there */
 	printf("%s\t%s\t%zu\t%zu\t", f->id, f->prompt, test->n, count(test->positive, test->n));
 	printf(isnan(auc) ? "-\t" : "%.4f\t", auc);
 	printf("%.4f\t%.4f\t%.5f\n", p->a, p->b, metrics_brier(probability, test->positive, test->n));
@@ -176,13 +185,21 @@ static int fit_one(const struct eval_job *j, size_t finding, struct half *half, 
 	take_half(j, finding, 0, half);
 	r = calibrate_platt(half->logit, half->positive, half->n, j->l2, &p);
 	if (r == -EDOM)
-		return tool_failed(j->verb, "%s: %zu of %zu images to fit on are positive; both kinds are needed", id,
-				   count(half->positive, half->n), half->n);
+		return tool_failed(
+			j->verb,
+			"%s: %zu of %zu images to fit on are positive; both kinds are needed", id,
+			count(half->positive, half->n), half->n);
 	if (r < 0)
-		return tool_failed(j->verb, "%s: the logits separate the images without a doubt, so a has no best value; use "
-				   "--l2", id);
+		return tool_failed(j->verb,
+				   "%s: the logits separate the images without a doubt, so a has "
+				   "no best value; use "
+				   "--l2",
+				   id);
 	if (p.a <= 0)
-		(void)tool_failed(j->verb, "%s: a is not above 0: higher scores mean fewer positives here; do not use it", id);
+		(void)tool_failed(j->verb,
+				  "%s: a is not above 0: higher scores mean fewer positives here; "
+				  "do not use it",
+				  id);
 	take_half(j, finding, 1, half);
 	if (half->n == 0)
 		return tool_failed(j->verb, "%s: no patient is left to measure on; use --no-split", id);
@@ -192,7 +209,8 @@ static int fit_one(const struct eval_job *j, size_t finding, struct half *half, 
 
 static int calibrate(struct eval_job *j)
 {
-	struct half half = { xcalloc(j->labels.rows, sizeof(*half.logit)), xcalloc(j->labels.rows, 1), 0 };
+	struct half half = { xcalloc(j->labels.rows, sizeof(*half.logit)),
+			     xcalloc(j->labels.rows, 1), 0 };
 	double *probability = xcalloc(j->labels.rows, sizeof(*probability));
 	int code = TOOL_DONE;
 	size_t i;
@@ -221,7 +239,8 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 
 	while ((c = tool_option(j->verb, argc, argv, options)) != -1) {
 		if ((fit && c == 'j') || (!fit && (c == 'l' || c == 'n')))
-			return tool_usage(j->verb, "%s is not an option of this verb", argv[optind - 1]);
+			return tool_usage(j->verb, "%s is not an option of this verb",
+					  c == 'j' ? "--json" : c == 'l' ? "--l2" : "--no-split");
 		switch (c) {
 		case 'f': j->list = optarg; break;
 		case 'g': j->logits_path = optarg; break;
@@ -231,7 +250,8 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		case 'l':
 			j->l2 = strtod(optarg, &end);
 			if (end == optarg || *end != '\0' || !(j->l2 >= 0 && j->l2 <= 1e9))
-				return tool_usage(j->verb, "--l2 %s: expected a number from 0 on", optarg);
+				return tool_usage(j->verb, "--l2 %s: expected a number from 0 on",
+						  optarg);
 			break;
 		case TOOL_HELP: fputs(fit ? calibrate_help : eval_help, stdout); return -1;
 		default: return TOOL_USAGE;

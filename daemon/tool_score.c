@@ -24,11 +24,14 @@
 #define THREADS_MAX 1024
 
 static const char score_help[] =
-	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS] IMAGE ...\n"
+	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS] "
+	"IMAGE ...\n"
 	"\n"
 	"Scores image files (DICOM, PNG, JPEG) and prints one line a finding, separated by tabs:\n"
-	"image, finding, logit, probability. A probability is printed only where the findings list has\n"
-	"a calibration for these weights and this way of preparing pixels; otherwise '-'. The logit\n"
+	"image, finding, logit, probability. A probability is printed only where the findings list "
+	"has\n"
+	"a calibration for these weights and this way of preparing pixels; otherwise '-'. The "
+	"logit\n"
 	"alone is no probability and its zero means nothing.\n"
 	"\n"
 	"  --model DIR       the bundle\n"
@@ -77,7 +80,9 @@ static json_t *path_json(const char *path)
 	json_t *s = json_string(path);
 	char quoted[4096];
 
-	return s != NULL ? s : json_string(str_quote(quoted, sizeof(quoted), path)); /* a name that is not UTF-8 */
+	return s != NULL ? s
+			 : json_string(str_quote(quoted, sizeof(quoted),
+						 path)); /* a name that is not UTF-8 */
 }
 
 static void print_scores(struct score_job *j, const char *path, enum recipe recipe)
@@ -93,10 +98,11 @@ static void print_scores(struct score_job *j, const char *path, enum recipe reci
 			printf(isnan(p) ? "-\n" : "%.6f\n", p);
 			continue;
 		}
-		json_array_append_new(j->scores,
-				      json_pack("{s:o, s:s, s:s, s:f, s:o}", "image", path_json(path), "finding", id,
-						"prompt", j->prompts[i], "logit", (double)j->logits[i], "probability",
-						isnan(p) ? json_null() : json_real(p)));
+		json_array_append_new(j->scores, json_pack("{s:o, s:s, s:s, s:f, s:o}", "image",
+							   path_json(path), "finding", id, "prompt",
+							   j->prompts[i], "logit",
+							   (double)j->logits[i], "probability",
+							   isnan(p) ? json_null() : json_real(p)));
 	}
 }
 
@@ -112,7 +118,8 @@ static int score_file(struct score_job *j, const char *path)
 		return tool_failed(j->verb, "%s", e.text);
 	if (image.note[0] != '\0')
 		fprintf(stderr, "carzero-model: score: note: %s: %s\n", path, image.note);
-	r = preprocess_letterbox(image.gray, image.width, image.height, model_info(j->model)->image_size, j->square, &box);
+	r = preprocess_letterbox(image.gray, image.width, image.height,
+				 model_info(j->model)->image_size, j->square, &box);
 	if (r == 0)
 		r = model_score(j->run, j->square, j->logits, NULL);
 	for (i = 0; r == 0 && i < j->n; i++)
@@ -146,9 +153,12 @@ static int open_model(struct score_job *j)
 		return tool_failed(j->verb, "%s", e.text);
 	info = model_info(j->model);
 	if (info->domain != MODEL_CLINICAL)
-		fprintf(stderr, "carzero-model: score: note: %s is %s: its numbers say nothing about a patient\n", j->dir,
-			info->domain == MODEL_PHANTOM ? "a demonstration model for drawn phantoms" :
-							"not known to be the trained model");
+		fprintf(stderr,
+			"carzero-model: score: note: %s is %s: its numbers say nothing about a "
+			"patient\n",
+			j->dir,
+			info->domain == MODEL_PHANTOM ? "a demonstration model for drawn phantoms"
+						      : "not known to be the trained model");
 	if (model_set_prompts(j->model, j->prompts, j->n, &e) < 0)
 		return tool_failed(j->verb, "%s", e.text);
 	if (model_run_new(j->model, &j->run, &e) < 0)
@@ -165,8 +175,8 @@ static void print_json(struct score_job *j)
 	json_t *root;
 
 	str_hex(hex, info->digest, DIGEST_SIZE);
-	root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:O}", "model", "name", info->name, "family", info->family, "sha256", hex,
-			 "precision", "f32", "scores", j->scores);
+	root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:O}", "model", "name", info->name, "family",
+			 info->family, "sha256", hex, "precision", "f32", "scores", j->scores);
 	(void)json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(root);
@@ -206,16 +216,20 @@ static int read_options(struct score_job *j, int argc, char **argv)
 		case 'j': j->json = true; break;
 		case 'r':
 			if (strcmp(optarg, "window") != 0 && strcmp(optarg, "mimic") != 0)
-				return tool_usage(j->verb, "--recipe %s: expected window or mimic", optarg);
+				return tool_usage(j->verb, "--recipe %s: expected window or mimic",
+						  optarg);
 			j->recipe = strcmp(optarg, "mimic") == 0 ? RECIPE_MIMIC : RECIPE_WINDOW;
 			break;
 		case 'q':
 			if (strcmp(optarg, "f32") != 0)
-				return tool_usage(j->verb, "--precision %s: only f32 is built in", optarg);
+				return tool_usage(j->verb, "--precision %s: only f32 is built in",
+						  optarg);
 			break;
 		case 't':
 			if (!str_to_u64(optarg, 1, THREADS_MAX, &threads))
-				return tool_usage(j->verb, "--threads %s: expected a number from 1 to %d", optarg, THREADS_MAX);
+				return tool_usage(j->verb,
+						  "--threads %s: expected a number from 1 to %d",
+						  optarg, THREADS_MAX);
 			break;
 		case TOOL_HELP: fputs(score_help, stdout); return -1;
 		default: return TOOL_USAGE;

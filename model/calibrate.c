@@ -19,13 +19,15 @@ double calibrate_probability(const struct platt *p, double logit)
 	return 1 / (1 + exp(-(p->a * logit + p->b)));
 }
 
-static struct sums sum_up(const float *logit, const uint8_t *positive, size_t n, double l2, const struct platt *p)
+static struct sums sum_up(const float *logit, const uint8_t *positive, size_t n, double l2,
+			  const struct platt *p)
 {
 	struct sums s = { .value = l2 * p->a * p->a / 2, .ga = l2 * p->a, .haa = l2 };
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		double x = logit[i], z = p->a * x + p->b, q = calibrate_probability(p, x), w = q * (1 - q);
+		double x = logit[i], z = p->a * x + p->b, q = calibrate_probability(p, x),
+		       w = q * (1 - q);
 
 		/* -log of the probability of what was the case, without overflow */
 		s.value += fmax(z, 0) - (positive[i] ? z : 0) + log1p(exp(-fabs(z)));

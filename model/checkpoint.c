@@ -111,16 +111,24 @@ static int read_storage(const struct checkpoint *c, uint32_t id, struct storage 
 	struct storage s = { .key = key->text, .key_len = key->n };
 	char text[SHOWN_MAX];
 
-	if (pickle_node(p, id)->kind != PICKLE_TUPLE || !pickle_text_is(p, pickle_nth(p, id, 0), "storage") ||
-	    key->kind != PICKLE_TEXT || !pickle_size_value(p, pickle_nth(p, id, 4), &s.numel))
-		return err_set(e, -EBADMSG, "%s: an outside object is not the description of a storage", c->what);
+	if (pickle_node(p, id)->kind != PICKLE_TUPLE ||
+	    !pickle_text_is(p, pickle_nth(p, id, 0), "storage") || key->kind != PICKLE_TEXT ||
+	    !pickle_size_value(p, pickle_nth(p, id, 4), &s.numel))
+		return err_set(e, -EBADMSG,
+			       "%s: an outside object is not the description of a storage",
+			       c->what);
 	shown(text, key->text, key->n);
 	if (!storage_class(p, pickle_nth(p, id, 1), &s))
-		return err_set(e, -ENOTSUP, "%s: storage %s has an unknown class; convert the checkpoint to float32",
-			       c->what, text);
+		return err_set(
+			e, -ENOTSUP,
+			"%s: storage %s has an unknown class; convert the checkpoint to float32",
+			c->what, text);
 	if (view != 0 && pickle_node(p, view)->kind != PICKLE_NONE)
-		return err_set(e, -ENOTSUP, "%s: storage %s is a view of another one, as torch before 0.4 wrote; "
-			       "save the checkpoint again with a newer torch", c->what, text);
+		return err_set(
+			e, -ENOTSUP,
+			"%s: storage %s is a view of another one, as torch before 0.4 wrote; "
+			"save the checkpoint again with a newer torch",
+			c->what, text);
 	*ret = s;
 	return 0;
 }
@@ -138,7 +146,8 @@ static struct storage *find_storage(const struct checkpoint *c, const uint8_t *k
 {
 	struct storage want = { .key = key, .key_len = len };
 
-	return c->n_storages > 0 ? bsearch(&want, c->storages, c->n_storages, sizeof(want), by_key) : NULL;
+	return c->n_storages > 0 ? bsearch(&want, c->storages, c->n_storages, sizeof(want), by_key)
+				 : NULL;
 }
 
 /* Every storage that the pickle names, each once. */
@@ -152,7 +161,8 @@ static int collect_storages(struct checkpoint *c, struct err *e)
 	for (i = 1; i < pickle_size(p); i++)
 		n += pickle_node(p, (uint32_t)i)->kind == PICKLE_OUTSIDE;
 	if (n > STORAGES_MAX)
-		return err_set(e, -E2BIG, "%s: %zu storages, at most %d are read", c->what, n, STORAGES_MAX);
+		return err_set(e, -E2BIG, "%s: %zu storages, at most %d are read", c->what, n,
+			       STORAGES_MAX);
 	c->storages = xcalloc(n, sizeof(*c->storages));
 	for (i = 1; i < pickle_size(p); i++) {
 		const struct pickle_node *node = pickle_node(p, (uint32_t)i);
@@ -166,7 +176,8 @@ static int collect_storages(struct checkpoint *c, struct err *e)
 	}
 	qsort(c->storages, c->n_storages, sizeof(*c->storages), by_key);
 	for (i = 0; i < c->n_storages; i++) {
-		const struct storage *s = &c->storages[i], *last = kept > 0 ? &c->storages[kept - 1] : NULL;
+		const struct storage *s = &c->storages[i],
+				     *last = kept > 0 ? &c->storages[kept - 1] : NULL;
 
 		if (last == NULL || by_key(last, s) != 0) {
 			c->storages[kept++] = *s;
@@ -174,7 +185,8 @@ static int collect_storages(struct checkpoint *c, struct err *e)
 		}
 		shown(text, s->key, s->key_len);
 		if (last->element != s->element || last->type != s->type || last->numel != s->numel)
-			return err_set(e, -EBADMSG, "%s: storage %s is described in two ways", c->what, text);
+			return err_set(e, -EBADMSG, "%s: storage %s is described in two ways",
+				       c->what, text);
 	}
 	c->n_storages = kept;
 	return 0;
@@ -189,7 +201,9 @@ static int place_storage(const struct checkpoint *c, struct storage *s, const ui
 
 	shown(text, s->key, s->key_len);
 	if (!mul_ok(s->numel, s->element, &need) || need > bytes)
-		return err_set(e, -EBADMSG, "%s: storage %s should hold %zu elements of %zu bytes, but has only %zu bytes",
+		return err_set(e, -EBADMSG,
+			       "%s: storage %s should hold %zu elements of %zu bytes, but has only "
+			       "%zu bytes",
 			       c->what, text, s->numel, s->element, bytes);
 	s->data = data;
 	s->bytes = need;
@@ -213,7 +227,8 @@ static int locate_in_zip(const struct checkpoint *c, const struct zip_member *ro
 	memcpy(name + n, s->key, s->key_len);
 	s->member = zip_find(c->zip, name, n + s->key_len);
 	if (s->member == NULL)
-		return err_set(e, -EBADMSG, "%s: the archive has no member for storage %s", c->what, text);
+		return err_set(e, -EBADMSG, "%s: the archive has no member for storage %s", c->what,
+			       text);
 	return place_storage(c, s, s->member->data, s->member->size, e);
 }
 
@@ -258,11 +273,15 @@ static int bind_tensor(const struct checkpoint *c, const struct zip_member *root
 	struct storage *s;
 	int r;
 
-	if (outside->kind != PICKLE_OUTSIDE || !pickle_size_value(p, pickle_nth(p, arguments, 1), &offset) ||
+	if (outside->kind != PICKLE_OUTSIDE ||
+	    !pickle_size_value(p, pickle_nth(p, arguments, 1), &offset) ||
 	    !read_shape(p, pickle_nth(p, arguments, 2), t->shape, &t->rank) ||
-	    !read_shape(p, pickle_nth(p, arguments, 3), strides, &stride_rank) || stride_rank != t->rank)
-		return err_set(e, -EBADMSG, "%s: tensor %s: broken description (storage, offset, shape, strides)",
-			       c->what, t->name);
+	    !read_shape(p, pickle_nth(p, arguments, 3), strides, &stride_rank) ||
+	    stride_rank != t->rank)
+		return err_set(
+			e, -EBADMSG,
+			"%s: tensor %s: broken description (storage, offset, shape, strides)",
+			c->what, t->name);
 	s = find_storage(c, key->text, key->n); /* there: collect_storages() took them all */
 	if (s->data == NULL && root != NULL) {
 		r = locate_in_zip(c, root, s, e);
@@ -270,20 +289,24 @@ static int bind_tensor(const struct checkpoint *c, const struct zip_member *root
 			return err_prefix(e, r, "tensor %s", t->name);
 	}
 	if (s->data == NULL)
-		return err_set(e, -EBADMSG, "%s: tensor %s: its storage is not in the file", c->what, t->name);
+		return err_set(e, -EBADMSG, "%s: tensor %s: its storage is not in the file",
+			       c->what, t->name);
 	t->type = s->type;
 	t->storage = (size_t)(s - c->storages);
 	t->count = 1;
 	for (i = 0; i < t->rank; i++)
 		if (!mul_ok(t->count, t->shape[i], &t->count))
-			return err_set(e, -EBADMSG, "%s: tensor %s: its shape overflows", c->what, t->name);
+			return err_set(e, -EBADMSG, "%s: tensor %s: its shape overflows", c->what,
+				       t->name);
 	if (!contiguous(t, strides)) {
 		t->problem = "is a strided view; save it with .contiguous()";
 		return 0;
 	}
 	if (!add_ok(offset, t->count, &end) || end > s->numel)
-		return err_set(e, -EBADMSG, "%s: tensor %s has %zu elements from %zu on, but its storage has only %zu",
-			       c->what, t->name, t->count, offset, s->numel);
+		return err_set(
+			e, -EBADMSG,
+			"%s: tensor %s has %zu elements from %zu on, but its storage has only %zu",
+			c->what, t->name, t->count, offset, s->numel);
 	if (t->type == CHECKPOINT_OTHER) {
 		t->problem = "is not float32, float16 or bfloat16";
 		return 0;
@@ -304,8 +327,8 @@ static bool plain(const uint8_t *text, size_t n)
 	return n > 0;
 }
 
-static int read_tensor(const struct checkpoint *c, const struct zip_member *root, const struct pickle_item *item,
-		       struct checkpoint_tensor *t, struct err *e)
+static int read_tensor(const struct checkpoint *c, const struct zip_member *root,
+		       const struct pickle_item *item, struct checkpoint_tensor *t, struct err *e)
 {
 	const struct pickle *p = c->pickle;
 	const struct pickle_node *key = pickle_node(p, item->key);
@@ -317,9 +340,12 @@ static int read_tensor(const struct checkpoint *c, const struct zip_member *root
 		return err_set(e, -EBADMSG, "%s: state_dict has a key that is no string", c->what);
 	shown(text, key->text, key->n);
 	if (key->n >= sizeof(t->name) || !plain(key->text, key->n))
-		return err_set(e, -EBADMSG, "%s: state_dict has a key that no model has: %s", c->what, text);
+		return err_set(e, -EBADMSG, "%s: state_dict has a key that no model has: %s",
+			       c->what, text);
 	(void)str_copy_padded(t->name, sizeof(t->name), key->text, key->n); /* its length was checked */
-	for (depth = 0; depth < WRAPPERS_MAX && pickle_call_is(p, node, "torch._utils", "_rebuild_parameter"); depth++)
+	for (depth = 0;
+	     depth < WRAPPERS_MAX && pickle_call_is(p, node, "torch._utils", "_rebuild_parameter");
+	     depth++)
 		node = pickle_nth(p, pickle_node(p, node)->b, 0);
 	if (!pickle_call_is(p, node, "torch._utils", "_rebuild_tensor_v2")) {
 		t->problem = "is not a dense tensor";
@@ -359,12 +385,14 @@ static int read_state_dict(struct checkpoint *c, const struct zip_member *root, 
 
 	if (kind != PICKLE_DICT && !pickle_call_is(p, state, "collections", "OrderedDict")) {
 		list_keys(p, pickle_root(p), keys, sizeof(keys));
-		return err_set(e, -EBADMSG, "%s: no state_dict in it; a Lightning checkpoint has one. Its keys are: %s",
-			       c->what, keys[0] != '\0' ? keys : "(none)");
+		return err_set(
+			e, -EBADMSG,
+			"%s: no state_dict in it; a Lightning checkpoint has one. Its keys are: %s",
+			c->what, keys[0] != '\0' ? keys : "(none)");
 	}
 	if (n > CHECKPOINT_TENSORS_MAX)
-		return err_set(e, -E2BIG, "%s: state_dict has %zu entries, at most %d are read", c->what, n,
-			       CHECKPOINT_TENSORS_MAX);
+		return err_set(e, -E2BIG, "%s: state_dict has %zu entries, at most %d are read",
+			       c->what, n, CHECKPOINT_TENSORS_MAX);
 	c->hyper = pickle_get(p, pickle_root(p), "hyper_parameters");
 	c->tensors = xcalloc(n, sizeof(*c->tensors));
 	while (pickle_next(p, state, &at, &item)) {
@@ -406,10 +434,14 @@ static int open_zip(struct checkpoint *c, struct err *e)
 		root = m;
 	}
 	if (root == NULL)
-		return err_set(e, -EBADMSG, "%s: a zip archive without data.pkl; this is not a PyTorch checkpoint",
-			       c->what);
+		return err_set(
+			e, -EBADMSG,
+			"%s: a zip archive without data.pkl; this is not a PyTorch checkpoint",
+			c->what);
 	if (zip_crc32(0, root->data, root->size) != root->crc32)
-		return err_set(e, -EBADMSG, "%s: data.pkl has changed since it was written (CRC-32); the file is damaged",
+		return err_set(e, -EBADMSG,
+			       "%s: data.pkl has changed since it was written (CRC-32); the file "
+			       "is damaged",
 			       c->what);
 	b = buf_of(root->data, root->size);
 	r = pickle_read(&b, c->what, &c->pickle, e);
@@ -437,18 +469,24 @@ static int locate_legacy(struct checkpoint *c, const struct pickle *keys, struct
 		size_t bytes;
 
 		if (key->kind != PICKLE_TEXT)
-			return err_set(e, -EBADMSG, "%s: the list of storages holds something else", c->what);
+			return err_set(e, -EBADMSG, "%s: the list of storages holds something else",
+				       c->what);
 		shown(text, key->text, key->n);
 		s = find_storage(c, key->text, key->n);
 		if (s == NULL || s->data != NULL)
 			return err_set(e, -EBADMSG, "%s: storage %s is %s", c->what, text,
 				       s == NULL ? "not described" : "there twice");
 		if (buf_get_u64(b, false, &numel) < 0 || numel != s->numel)
-			return err_set(e, -EBADMSG, "%s: storage %s is cut off or has another size than described",
-				       c->what, text);
+			return err_set(
+				e, -EBADMSG,
+				"%s: storage %s is cut off or has another size than described",
+				c->what, text);
 		if (!mul_ok(s->numel, s->element, &bytes) || buf_get_span(b, &data, bytes) < 0)
-			return err_set(e, -EBADMSG, "%s: storage %s of %zu elements reaches beyond the end; the download "
-				       "was cut short", c->what, text, s->numel);
+			return err_set(e, -EBADMSG,
+				       "%s: storage %s of %zu elements reaches beyond the end; the "
+				       "download "
+				       "was cut short",
+				       c->what, text, s->numel);
 		r = place_storage(c, s, data, bytes, e);
 		if (r < 0)
 			return r;
@@ -526,7 +564,8 @@ static int open_safetensors(struct checkpoint *c, struct err *e)
 
 		if (strcmp(name, "__metadata__") == 0)
 			continue;
-		if (!plain((const uint8_t *)name, strlen(name)) || !str_copy(t->name, sizeof(t->name), name)) {
+		if (!plain((const uint8_t *)name, strlen(name)) ||
+		    !str_copy(t->name, sizeof(t->name), name)) {
 			r = err_set(e, -EBADMSG, "%s: a tensor has a name that no model has", c->what);
 			break;
 		}
@@ -572,8 +611,9 @@ static int check_names(const struct checkpoint *c, struct err *e)
 
 static int open_any(struct checkpoint *c, struct err *e)
 {
-	static const uint8_t zip[] = { 'P', 'K', 3, 4 }, legacy[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46,
-								     0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.' };
+	static const uint8_t zip[] = { 'P', 'K', 3, 4 },
+			     legacy[] = { 0x80, 2,    0x8a, 10,	  0x6c, 0xfc, 0x9c, 0x46,
+					  0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.' };
 	const uint8_t *p = c->file;
 	char first[2 * 8 + 1];
 	int r;
@@ -587,10 +627,14 @@ static int open_any(struct checkpoint *c, struct err *e)
 	else if (p[8] == '{')
 		r = open_safetensors(c, e);
 	else if (p[0] == '<')
-		return err_set(e, -EBADMSG, "%s: a web page, not a checkpoint; the download went wrong", c->what);
+		return err_set(e, -EBADMSG,
+			       "%s: a web page, not a checkpoint; the download went wrong",
+			       c->what);
 	else {
 		str_hex(first, p, 8);
-		return err_set(e, -EBADMSG, "%s: neither a PyTorch checkpoint nor a safetensors file (it begins with %s)",
+		return err_set(e, -EBADMSG,
+			       "%s: neither a PyTorch checkpoint nor a safetensors file (it begins "
+			       "with %s)",
 			       c->what, first);
 	}
 	if (r < 0)
@@ -615,7 +659,8 @@ static int start(struct checkpoint *c, const char *what, const void *p, size_t n
 	return 0;
 }
 
-int checkpoint_open_memory(const void *p, size_t n, const char *what, struct checkpoint **ret, struct err *e)
+int checkpoint_open_memory(const void *p, size_t n, const char *what, struct checkpoint **ret,
+			   struct err *e)
 {
 	return start(xcalloc(1, sizeof(struct checkpoint)), what, p, n, ret, e);
 }
@@ -696,8 +741,11 @@ int checkpoint_verify(struct checkpoint *c, size_t i, struct err *e)
 		checkpoint_release(c, m->data + at, n);
 	}
 	if (crc != m->crc32)
-		return err_set(e, -EBADMSG, "%s: tensor %s: CRC-32 of its bytes is %08" PRIx32 ", the archive says %08" PRIx32
-			       "; the file is damaged, download it again", c->what, t->name, crc, m->crc32);
+		return err_set(e, -EBADMSG,
+			       "%s: tensor %s: CRC-32 of its bytes is %08" PRIx32
+			       ", the archive says %08" PRIx32
+			       "; the file is damaged, download it again",
+			       c->what, t->name, crc, m->crc32);
 	return 0;
 }
 
@@ -725,7 +773,8 @@ void checkpoint_release(const struct checkpoint *c, const void *p, size_t n)
 	end = first + n;
 	first -= first % page;
 	if (end > first)
-		(void)madvise((uint8_t *)c->map + first, end - first, MADV_DONTNEED); /* advice: clean pages of a file */
+		(void)madvise((uint8_t *)c->map + first, end - first,
+			      MADV_DONTNEED); /* advice: clean pages of a file */
 }
 
 /* One step down: an item of a dict, or of the dict inside an omegaconf container or an object. */

@@ -238,7 +238,8 @@ static int name_tensors(struct import *im)
 	qsort(im->named, im->count, sizeof(*im->named), by_key);
 	for (i = 1; i < im->count; i++)
 		if (strcmp(im->named[i - 1].key, im->named[i].key) == 0)
-			return err_set(im->e, -EBADMSG, "%s: tensors %s and %s are the same key", im->q->checkpoint,
+			return err_set(im->e, -EBADMSG, "%s: tensors %s and %s are the same key",
+				       im->q->checkpoint,
 				       checkpoint_tensor(im->c, im->named[i - 1].index)->name,
 				       checkpoint_tensor(im->c, im->named[i].index)->name);
 	return 0;
@@ -253,8 +254,10 @@ static struct named *find(const struct import *im, const char *key)
 
 static int missing(const struct import *im, const char *key)
 {
-	return err_set(im->e, -ENOENT, "%s: no tensor %s among its %zu (the first is %s); this is not a CARZero "
-		       "checkpoint, or not a whole one", im->q->checkpoint, key, im->count,
+	return err_set(im->e, -ENOENT,
+		       "%s: no tensor %s among its %zu (the first is %s); this is not a CARZero "
+		       "checkpoint, or not a whole one",
+		       im->q->checkpoint, key, im->count,
 		       im->count > 0 ? checkpoint_tensor(im->c, 0)->name : "none");
 }
 
@@ -279,9 +282,12 @@ static int derive_size(struct import *im, const struct derived *d)
 		return missing(im, d->tensor);
 	t = checkpoint_tensor(im->c, n->index);
 	if (t->rank != d->rank || t->shape[d->at] == 0 || t->shape[d->at] > d->max)
-		return err_set(im->e, -EBADMSG, "%s: tensor %s has shape %s, expected %zu dimensions, the %zu. from 1 to "
-			       "%zu", im->q->checkpoint, t->name, shape_text(shape, t->shape, t->rank), d->rank,
-			       d->at + 1, d->max);
+		return err_set(
+			im->e, -EBADMSG,
+			"%s: tensor %s has shape %s, expected %zu dimensions, the %zu. from 1 to "
+			"%zu",
+			im->q->checkpoint, t->name, shape_text(shape, t->shape, t->rank), d->rank,
+			d->at + 1, d->max);
 	im->axis[d->axis] = t->shape[d->at];
 	return 0;
 }
@@ -299,8 +305,8 @@ static int derive_depth(struct import *im, const struct depth *d)
 	if (n == 0)
 		return missing(im, key);
 	if (n > DIMS_DEPTH_MAX)
-		return err_set(im->e, -E2BIG, "%s: %zu layers like %s, at most %d are taken", im->q->checkpoint, n, key,
-			       DIMS_DEPTH_MAX);
+		return err_set(im->e, -E2BIG, "%s: %zu layers like %s, at most %d are taken",
+			       im->q->checkpoint, n, key, DIMS_DEPTH_MAX);
 	im->axis[d->axis] = n;
 	return 0;
 }
@@ -327,18 +333,23 @@ static int derive(struct import *im)
 	while (grid * grid + 1 < im->axis[TOKENS])
 		grid++;
 	if (grid * grid + 1 != im->axis[TOKENS])
-		return err_set(im->e, -EBADMSG, "%s: tensor img_encoder.model.pos_embed has %zu rows, expected a square "
-			       "number and one", im->q->checkpoint, im->axis[TOKENS]);
+		return err_set(
+			im->e, -EBADMSG,
+			"%s: tensor img_encoder.model.pos_embed has %zu rows, expected a square "
+			"number and one",
+			im->q->checkpoint, im->axis[TOKENS]);
 	json_object_set_new(im->json, "img", json_integer((json_int_t)(grid * im->axis[PATCH])));
 	json_object_set_new(im->json, "crop", json_integer((json_int_t)(grid * im->axis[PATCH])));
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
 		if (sizes[i].key != NULL)
-			json_object_set_new(im->json, sizes[i].key, json_integer((json_int_t)im->axis[sizes[i].axis]));
+			json_object_set_new(im->json, sizes[i].key,
+					    json_integer((json_int_t)im->axis[sizes[i].axis]));
 	for (i = 0; i < ARRAY_SIZE(depths); i++)
-		json_object_set_new(im->json, depths[i].key, json_integer((json_int_t)im->axis[depths[i].axis]));
+		json_object_set_new(im->json, depths[i].key,
+				    json_integer((json_int_t)im->axis[depths[i].axis]));
 	json_object_set_new(im->json, "head",
-			    json_pack("[I, I, I]", (json_int_t)im->axis[HEAD0], (json_int_t)im->axis[HEAD1],
-				      (json_int_t)im->axis[HEAD2]));
+			    json_pack("[I, I, I]", (json_int_t)im->axis[HEAD0],
+				      (json_int_t)im->axis[HEAD1], (json_int_t)im->axis[HEAD2]));
 	return 0;
 }
 
@@ -365,10 +376,12 @@ static int want(struct import *im, const char *key, const enum axis *shape)
 		w->rank++;
 	}
 	if (t->rank != w->rank || memcmp(t->shape, w->shape, w->rank * sizeof(*w->shape)) != 0)
-		return err_set(im->e, -EBADMSG, "%s: tensor %s has shape %s, expected %s", im->q->checkpoint, t->name,
-			       shape_text(got, t->shape, t->rank), shape_text(expected, w->shape, w->rank));
+		return err_set(im->e, -EBADMSG, "%s: tensor %s has shape %s, expected %s",
+			       im->q->checkpoint, t->name, shape_text(got, t->shape, t->rank),
+			       shape_text(expected, w->shape, w->rank));
 	if (t->problem != NULL)
-		return err_set(im->e, -ENOTSUP, "%s: tensor %s %s", im->q->checkpoint, t->name, t->problem);
+		return err_set(im->e, -ENOTSUP, "%s: tensor %s %s", im->q->checkpoint, t->name,
+			       t->problem);
 	im->n_wanted++;
 	im->report->parameters += t->count;
 	im->report->widened += t->type != CHECKPOINT_F32;
@@ -384,9 +397,11 @@ static int want_part(struct import *im, const struct part *part)
 	for (layer = 0; layer < layers; layer++)
 		for (i = 0; i < part->n; i++) {
 			if (part->depth == ONE)
-				(void)snprintf(key, sizeof(key), "%s%s", part->prefix, part->rows[i].name);
+				(void)snprintf(key, sizeof(key), "%s%s", part->prefix,
+					       part->rows[i].name);
 			else
-				(void)snprintf(key, sizeof(key), "%s%zu.%s", part->prefix, layer, part->rows[i].name);
+				(void)snprintf(key, sizeof(key), "%s%zu.%s", part->prefix, layer,
+					       part->rows[i].name);
 			r = want(im, key, part->rows[i].shape);
 			if (r < 0)
 				return r;
@@ -404,15 +419,18 @@ static int check_twin(struct import *im, const char *key, const char *twin)
 		return 0;
 	a = checkpoint_tensor(im->c, n->index); /* wanted, so it is there */
 	b = checkpoint_tensor(im->c, m->index);
-	if (b->problem != NULL || a->type != b->type || a->bytes != b->bytes || memcmp(a->data, b->data, a->bytes) != 0)
-		return err_set(im->e, -EBADMSG, "%s: tensors %s and %s differ, but are one in CARZero", im->q->checkpoint,
-			       a->name, b->name);
+	if (b->problem != NULL || a->type != b->type || a->bytes != b->bytes ||
+	    memcmp(a->data, b->data, a->bytes) != 0)
+		return err_set(im->e, -EBADMSG,
+			       "%s: tensors %s and %s differ, but are one in CARZero",
+			       im->q->checkpoint, a->name, b->name);
 	return 0;
 }
 
 static enum import_ignored ignored_kind(const char *key)
 {
-	static const char layers[] = "fusion_module.decoder.layers.", pooler[] = "text_encoder.model.pooler.",
+	static const char layers[] = "fusion_module.decoder.layers.",
+			  pooler[] = "text_encoder.model.pooler.",
 			  twin[] = "fusion_module.decoder.norm.";
 
 	if (strcmp(key, "text_encoder.model.embeddings.position_ids") == 0)
@@ -424,7 +442,8 @@ static enum import_ignored ignored_kind(const char *key)
 	if (strncmp(key, twin, sizeof(twin) - 1) == 0)
 		return IGNORED_TWIN;
 	if (strncmp(key, layers, sizeof(layers) - 1) == 0) {
-		const char *rest = key + sizeof(layers) - 1 + strspn(key + sizeof(layers) - 1, "0123456789");
+		const char *rest =
+			key + sizeof(layers) - 1 + strspn(key + sizeof(layers) - 1, "0123456789");
 
 		if (strncmp(rest, ".self_attn.", 11) == 0)
 			return IGNORED_SELF_ATTENTION;
@@ -458,7 +477,8 @@ static int choose(struct import *im)
 		if (im->named[i].used)
 			continue;
 		if (kind == IGNORED_UNKNOWN && report->ignored[kind] < IMPORT_UNKNOWN_SHOWN)
-			(void)str_copy(report->unknown[report->ignored[kind]], CHECKPOINT_NAME_MAX, im->named[i].key);
+			(void)str_copy(report->unknown[report->ignored[kind]], CHECKPOINT_NAME_MAX,
+				       im->named[i].key);
 		report->ignored[kind]++;
 	}
 	report->read = im->count;
@@ -466,8 +486,10 @@ static int choose(struct import *im)
 	/* Tensors may share a storage, so shapes alone could claim a disk full of weights. */
 	bytes = report->parameters * sizeof(float);
 	if (bytes / 2 > checkpoint_size(im->c))
-		return err_set(im->e, -E2BIG, "%s: its tensors claim %llu bytes, far more than the file's %zu",
-			       im->q->checkpoint, (unsigned long long)bytes, checkpoint_size(im->c));
+		return err_set(im->e, -E2BIG,
+			       "%s: its tensors claim %llu bytes, far more than the file's %zu",
+			       im->q->checkpoint, (unsigned long long)bytes,
+			       checkpoint_size(im->c));
 	return 0;
 }
 
@@ -475,7 +497,8 @@ static void warn(struct import_report *report, const char *path, const char *got
 {
 	if (report->n_warnings < IMPORT_WARNINGS_MAX)
 		(void)snprintf(report->warnings[report->n_warnings++], sizeof(report->warnings[0]),
-			       "hyper-parameter %s is %s, this program computes with %s", path, got, expected);
+			       "hyper-parameter %s is %s, this program computes with %s", path, got,
+			       expected);
 }
 
 /* What the training run says about itself against what we compute. */
@@ -501,7 +524,8 @@ static void check_hyper(struct import *im)
 			continue;
 		if (rules[i].key != NULL)
 			(void)snprintf(expected, sizeof(expected), "%lld",
-				       (long long)json_integer_value(json_object_get(im->json, rules[i].key)));
+				       (long long)json_integer_value(
+					       json_object_get(im->json, rules[i].key)));
 		else
 			(void)str_copy(expected, sizeof(expected), rules[i].expected);
 		im->report->hyper_checked++;
@@ -517,8 +541,9 @@ static bool has_published_shapes(const struct import *im)
 
 static bool may_set(const char *key)
 {
-	static const char *const keys[] = { "name", "family", "domain", "vit_heads", "bert_heads", "fus_heads",
-					    "word_num", "last_n_layers", "imsize", "mean", "std", "eps" };
+	static const char *const keys[] = { "name",	  "family",    "domain",   "vit_heads",
+					    "bert_heads", "fus_heads", "word_num", "last_n_layers",
+					    "imsize",	  "mean",      "std",	   "eps" };
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(keys); i++)
@@ -542,7 +567,8 @@ static int merge_json(struct import *im)
 	given = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
 	if (!json_is_object(given)) {
 		json_decref(given);
-		return err_set(im->e, -EBADMSG, "%s: line %d: not a JSON object", path, given == NULL ? why.line : 1);
+		return err_set(im->e, -EBADMSG, "%s: line %d: not a JSON object", path,
+			       given == NULL ? why.line : 1);
 	}
 	json_object_foreach(given, key, value) {
 		json_t *have = json_object_get(im->json, key);
@@ -553,12 +579,14 @@ static int merge_json(struct import *im)
 			json_object_set(im->json, key, value);
 			continue;
 		}
-		if (have == NULL || json_equal(have, value) || strcmp(key, "sha256") == 0) /* of other weights */
+		if (have == NULL || json_equal(have, value) ||
+		    strcmp(key, "sha256") == 0) /* of other weights */
 			continue;
 		shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
 		expected = json_dumps(have, JSON_ENCODE_ANY | JSON_COMPACT);
-		r = err_set(im->e, -EBADMSG, "%s: key %s is %.60s, the tensors of %s say %s", path, key,
-			    shown != NULL ? shown : "?", im->q->checkpoint, expected != NULL ? expected : "?");
+		r = err_set(im->e, -EBADMSG, "%s: key %s is %.60s, the tensors of %s say %s", path,
+			    key, shown != NULL ? shown : "?", im->q->checkpoint,
+			    expected != NULL ? expected : "?");
 		break;
 	}
 	json_decref(given);
@@ -566,8 +594,10 @@ static int merge_json(struct import *im)
 		return r;
 	value = json_object_get(im->json, "domain");
 	if (json_is_string(value) && strcmp(json_string_value(value), "clinical") == 0)
-		return err_set(im->e, -EPERM, "%s: key domain is clinical; an import cannot promise that. Leave it out",
-			       path);
+		return err_set(
+			im->e, -EPERM,
+			"%s: key domain is clinical; an import cannot promise that. Leave it out",
+			path);
 	return 0;
 }
 
@@ -591,9 +621,13 @@ static int describe(struct import *im)
 	}
 	for (i = 0; i < ARRAY_SIZE(heads); i++)
 		if (json_object_get(im->json, heads[i]) == NULL)
-			return err_set(im->e, -ENOENT, "%s: not the published size (dim %zu), and shapes do not tell how many "
-				       "attention heads there are: give --model-json FILE with vit_heads, bert_heads, "
-				       "fus_heads", im->q->checkpoint, im->axis[DIM]);
+			return err_set(im->e, -ENOENT,
+				       "%s: not the published size (dim %zu), and shapes do not "
+				       "tell how many "
+				       "attention heads there are: give --model-json FILE with "
+				       "vit_heads, bert_heads, "
+				       "fus_heads",
+				       im->q->checkpoint, im->axis[DIM]);
 	return 0;
 }
 
@@ -609,8 +643,11 @@ static int check_vocab(struct import *im, void **ret, size_t *ret_n)
 	n = tokenizer_size(t);
 	tokenizer_close(t);
 	if (n != im->axis[VOCAB])
-		return err_set(im->e, -EBADMSG, "%s: %zu pieces, but %s has embeddings for %zu; it is not this model's "
-			       "vocabulary", im->q->vocab, n, im->q->checkpoint, im->axis[VOCAB]);
+		return err_set(
+			im->e, -EBADMSG,
+			"%s: %zu pieces, but %s has embeddings for %zu; it is not this model's "
+			"vocabulary",
+			im->q->vocab, n, im->q->checkpoint, im->axis[VOCAB]);
 	return read_path(im->q->vocab, TOKENIZER_VOCAB_BYTES_MAX, ret, ret_n, im->e);
 }
 
@@ -647,7 +684,8 @@ static void widen(enum checkpoint_type type, const uint8_t *p, size_t n, float *
 	}
 }
 
-static int copy_tensor(struct import *im, const struct wanted *w, struct safetensors_writer *out, float *chunk)
+static int copy_tensor(struct import *im, const struct wanted *w, struct safetensors_writer *out,
+		       float *chunk)
 {
 	const struct checkpoint_tensor *t = checkpoint_tensor(im->c, w->index);
 	size_t at, n, i, size = t->count > 0 ? t->bytes / t->count : 0;
@@ -662,9 +700,10 @@ static int copy_tensor(struct import *im, const struct wanted *w, struct safeten
 		checkpoint_release(im->c, t->data + at * size, n * size);
 		for (i = 0; i < n; i++)
 			if (!isfinite(chunk[i]))
-				return err_set(im->e, -EBADMSG, "%s: tensor %s: element %zu is not a finite number; "
-					       "training diverged or the file is damaged", im->q->checkpoint, t->name,
-					       at + i);
+				return err_set(im->e, -EBADMSG,
+					       "%s: tensor %s: element %zu is not a finite number; "
+					       "training diverged or the file is damaged",
+					       im->q->checkpoint, t->name, at + i);
 		r = safetensors_write_data(out, chunk, n * sizeof(*chunk), im->e);
 		if (r < 0)
 			return r;
@@ -679,17 +718,21 @@ static int write_weights(struct import *im, int dir, uint8_t ret_digest[DIGEST_S
 	CLEANUP(free) float *chunk = xcalloc(CHUNK, sizeof(*chunk));
 	struct safetensors_writer *out;
 	char source[DIGEST_HEX_MAX];
-	struct safetensors_meta meta[] = { { "format", "pt" }, { "source_sha256", source }, { "tool", im->q->tool } };
+	struct safetensors_meta meta[] = { { "format", "pt" },
+					   { "source_sha256", source },
+					   { "tool", im->q->tool } };
 	size_t i;
 	int r;
 
 	str_hex(source, im->report->source, DIGEST_SIZE);
 	for (i = 0; i < im->n_wanted; i++)
-		entries[i] = (struct safetensors_entry){ im->wanted[i].key, im->wanted[i].rank, im->wanted[i].shape };
+		entries[i] = (struct safetensors_entry){ im->wanted[i].key, im->wanted[i].rank,
+							 im->wanted[i].shape };
 	r = safetensors_order(entries, im->n_wanted, order, im->e);
 	if (r < 0)
 		return r;
-	r = safetensors_write_open(dir, "weights.safetensors", entries, im->n_wanted, meta, ARRAY_SIZE(meta), &out, im->e);
+	r = safetensors_write_open(dir, "weights.safetensors", entries, im->n_wanted, meta,
+				   ARRAY_SIZE(meta), &out, im->e);
 	if (r < 0)
 		return r;
 	for (i = 0; r == 0 && i < im->n_wanted; i++)
@@ -726,14 +769,16 @@ static int write_manifest(struct import *im, int dir, const uint8_t digest[DIGES
 	str_hex(hex, digest, DIGEST_SIZE);
 	json_object_set_new(im->json, "sha256", json_string(hex));
 	given = json_string_value(json_object_get(im->json, "family"));
-	if (given != NULL && strcmp(given, UNNAMED) == 0) { /* one that no calibration can refer to by chance */
+	if (given != NULL &&
+	    strcmp(given, UNNAMED) == 0) { /* one that no calibration can refer to by chance */
 		(void)snprintf(family, sizeof(family), UNNAMED "-%.8s", hex);
 		json_object_set_new(im->json, "family", json_string(family));
 	}
 	text = json_dumps(im->json, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
 	if (text == NULL)
 		return err_set(im->e, -EINVAL, "model.json cannot be written");
-	r = manifest_parse(text, strlen(text), im->q->model_json != NULL ? im->q->model_json : "model.json",
+	r = manifest_parse(text, strlen(text),
+			   im->q->model_json != NULL ? im->q->model_json : "model.json",
 			   &im->report->manifest, im->e);
 	if (r < 0)
 		return r;
@@ -788,7 +833,8 @@ static int install(struct import *im, const void *vocab, size_t n_vocab)
 	(void)snprintf(out, sizeof(out), "%.*s", (int)n, im->q->out);
 	(void)snprintf(temporary, sizeof(temporary), "%s.XXXXXX", out);
 	if (mkdtemp(temporary) == NULL)
-		return err_set(im->e, -errno, "%s: cannot make a directory beside it: %s", out, strerror(errno));
+		return err_set(im->e, -errno, "%s: cannot make a directory beside it: %s", out,
+			       strerror(errno));
 	dir = open(temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0 || fchmod(dir, 0755) < 0)
 		r = err_set(im->e, -errno, "%s: %s", temporary, strerror(errno));
@@ -818,7 +864,9 @@ static int check_out(const struct import *im)
 	if (d != NULL)
 		(void)closedir(d); /* was only read */
 	if (taken)
-		return err_set(im->e, -EEXIST, "%s: is there already; give a new directory or remove it", im->q->out);
+		return err_set(im->e, -EEXIST,
+			       "%s: is there already; give a new directory or remove it",
+			       im->q->out);
 	return 0;
 }
 
@@ -861,9 +909,11 @@ int import_bundle(const struct import_request *q, struct import_report *ret, str
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
-	im.json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:{s:f, s:f, s:f}}", "format", MANIFEST_FORMAT,
-			    "name", UNNAMED, "family", UNNAMED, "domain", "untrained", "sha256", "", "word_num", 97, "last_n_layers", 4, "imsize", 256, "mean", 0.4978, "std", 0.2449,
-			    "eps", "vit", 1e-6, "bert", 1e-12, "fusion", 1e-5);
+	im.json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:{s:f, s:f, s:f}}",
+			    "format", MANIFEST_FORMAT, "name", UNNAMED, "family", UNNAMED, "domain",
+			    "untrained", "sha256", "", "word_num", 97, "last_n_layers", 4, "imsize",
+			    256, "mean", 0.4978, "std", 0.2449, "eps", "vit", 1e-6, "bert", 1e-12,
+			    "fusion", 1e-5);
 	r = run(&im);
 	json_decref(im.json);
 	checkpoint_close(im.c);

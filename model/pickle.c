@@ -200,12 +200,14 @@ static int put_items(struct reader *r, size_t from, bool pairs)
 		return bad(r, -EBADMSG, "no object under the items");
 	target = r->stack[from - 1];
 	kind = r->p->nodes[target].kind;
-	if (kind != PICKLE_CALL && kind != (pairs ? PICKLE_DICT : PICKLE_LIST) && (pairs || kind != PICKLE_SET))
+	if (kind != PICKLE_CALL && kind != (pairs ? PICKLE_DICT : PICKLE_LIST) &&
+	    (pairs || kind != PICKLE_SET))
 		return bad(r, -EBADMSG, "items for an object that takes none");
 	if (pairs && (r->n_stack - from) % 2 != 0)
 		return bad(r, -EBADMSG, "a key without a value");
 	for (i = from; i < r->n_stack; i += pairs ? 2 : 1) {
-		err = pairs ? item_add(r, target, r->stack[i], r->stack[i + 1]) : item_add(r, target, 0, r->stack[i]);
+		err = pairs ? item_add(r, target, r->stack[i], r->stack[i + 1])
+			    : item_add(r, target, 0, r->stack[i]);
 		if (err < 0)
 			return err;
 	}
@@ -369,17 +371,36 @@ static bool text_in(const struct pickle_node *t, const char *const *list, size_t
 static bool hostile(const struct pickle_node *module, const struct pickle_node *name)
 {
 	static const char *const modules[] = {
-		"os", "posix", "nt", "sys", "subprocess", "commands", "pty", "shutil", "socket", "runpy",
-		"importlib", "imp", "ctypes", "multiprocessing", "pickle", "cPickle", "_pickle", "marshal", "code",
-		"codeop", "timeit", "pdb", "bdb", "trace", "cProfile", "profile", "webbrowser", "pip", "http",
-		"urllib", "urllib2", "ftplib", "smtplib", "asyncio", "threading", "signal", "tempfile", "operator",
-		"inspect", "builtin", "popen2", "fileinput", "io", "_io",
+		"os",	      "posix",
+		"nt",	      "sys",
+		"subprocess", "commands",
+		"pty",	      "shutil",
+		"socket",     "runpy",
+		"importlib",  "imp",
+		"ctypes",     "multiprocessing",
+		"pickle",     "cPickle",
+		"_pickle",    "marshal",
+		"code",	      "codeop",
+		"timeit",     "pdb",
+		"bdb",	      "trace",
+		"cProfile",   "profile",
+		"webbrowser", "pip",
+		"http",	      "urllib",
+		"urllib2",    "ftplib",
+		"smtplib",    "asyncio",
+		"threading",  "signal",
+		"tempfile",   "operator",
+		"inspect",    "builtin",
+		"popen2",     "fileinput",
+		"io",	      "_io",
 	};
-	static const char *const types[] = { /* the classes of builtins; its functions are hostile, but for
+	static const char *const types[] = {
+		/* the classes of builtins; its functions are hostile, but for
 					      * getattr, by which protocol 2 names an inner class */
-		"dict", "list", "tuple", "set", "frozenset", "int", "long", "float", "complex", "str", "unicode",
-		"bytes", "bytearray", "bool", "object", "type", "slice", "range", "xrange", "NoneType", "Ellipsis",
-		"getattr",
+		"dict",	     "list",	 "tuple",    "set",	"frozenset", "int",
+		"long",	     "float",	 "complex",  "str",	"unicode",   "bytes",
+		"bytearray", "bool",	 "object",   "type",	"slice",     "range",
+		"xrange",    "NoneType", "Ellipsis", "getattr",
 	};
 	static const char *const builtins[] = { "builtins", "__builtin__", "__builtins__" };
 	struct pickle_node first = *module;
@@ -413,7 +434,8 @@ static int push_name(struct reader *r, uint32_t module, uint32_t name)
 		shown(module_text, m);
 		shown(name_text, n);
 		return err_set(r->e, -EPERM,
-			       "%s: byte %zu: names %s.%s, which no checkpoint needs: the file is poisoned. "
+			       "%s: byte %zu: names %s.%s, which no checkpoint needs: the file is "
+			       "poisoned. "
 			       "Nothing was called; do not load it with Python",
 			       r->what, (size_t)(r->b->p - r->start), module_text, name_text);
 	}
@@ -638,9 +660,12 @@ static int step(struct reader *r, uint8_t op)
 	case BUILD: return op_build(r);
 	case BINPERSID: return op_outside(r);
 	default:
-		return err_set(r->e, -ENOTSUP, "%s: byte %zu: pickle operation 0x%02x%s%c%s is not one that "
-			       "PyTorch writes", r->what, (size_t)(r->b->p - r->start) - 1, op,
-			       isprint(op) ? " ('" : "", isprint(op) ? op : ' ', isprint(op) ? "')" : "");
+		return err_set(r->e, -ENOTSUP,
+			       "%s: byte %zu: pickle operation 0x%02x%s%c%s is not one that "
+			       "PyTorch writes",
+			       r->what, (size_t)(r->b->p - r->start) - 1, op,
+			       isprint(op) ? " ('" : "", isprint(op) ? op : ' ',
+			       isprint(op) ? "')" : "");
 	}
 }
 

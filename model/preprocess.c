@@ -94,8 +94,9 @@ static size_t area_shares(size_t n, size_t dn, double scale, struct share *ret)
 		for (s = s1; s < s2; s++)
 			ret[k++] = (struct share){ d, s, (float)(1.0 / cell) };
 		if (f2 - (double)s2 > 1e-3)
-			ret[k++] = (struct share){ d, s2,
-						   (float)(fmin(fmin(f2 - (double)s2, 1.0), cell) / cell) };
+			ret[k++] = (struct share){
+				d, s2, (float)(fmin(fmin(f2 - (double)s2, 1.0), cell) / cell)
+			};
 	}
 	return k;
 }

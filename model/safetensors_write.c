@@ -52,13 +52,14 @@ static json_t *header_entry(const struct safetensors_entry *t, size_t begin, siz
 
 	for (i = 0; i < t->rank; i++)
 		json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
-	return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets", (json_int_t)begin,
-			 (json_int_t)end);
+	return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
+			 (json_int_t)begin, (json_int_t)end);
 }
 
 /* The header's text (malloc'd) and the size of the data behind it. */
-static int make_header(const struct safetensors_entry *entries, size_t n, const struct safetensors_meta *meta,
-		       size_t n_meta, char **ret, size_t *ret_data, struct err *e)
+static int make_header(const struct safetensors_entry *entries, size_t n,
+		       const struct safetensors_meta *meta, size_t n_meta, char **ret,
+		       size_t *ret_data, struct err *e)
 {
 	CLEANUP(free) size_t *order = xcalloc(n, sizeof(*order));
 	json_t *root = json_object(), *about = json_object();
@@ -86,7 +87,9 @@ static int make_header(const struct safetensors_entry *entries, size_t n, const 
 		*ret = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII); /* in the order of insertion */
 		*ret_data = at;
 		if (*ret == NULL)
-			r = err_set(e, -EINVAL, "the safetensors header cannot be written: a name is not UTF-8");
+			r = err_set(
+				e, -EINVAL,
+				"the safetensors header cannot be written: a name is not UTF-8");
 	}
 	json_decref(root);
 	return r;
@@ -105,7 +108,8 @@ static int put(struct safetensors_writer *w, const void *p, size_t n, struct err
 static int put_header(struct safetensors_writer *w, const char *header, struct err *e)
 {
 	static const char blanks[] = "                                                                ";
-	size_t n = strlen(header), pad = (SAFETENSORS_ALIGN - (8 + n) % SAFETENSORS_ALIGN) % SAFETENSORS_ALIGN, i;
+	size_t n = strlen(header),
+	       pad = (SAFETENSORS_ALIGN - (8 + n) % SAFETENSORS_ALIGN) % SAFETENSORS_ALIGN, i;
 	uint8_t length[8];
 	int r;
 
@@ -120,9 +124,9 @@ static int put_header(struct safetensors_writer *w, const char *header, struct e
 	return put(w, blanks, pad, e);
 }
 
-int safetensors_write_open(int dir, const char *name, const struct safetensors_entry *entries, size_t n,
-			   const struct safetensors_meta *meta, size_t n_meta, struct safetensors_writer **ret,
-			   struct err *e)
+int safetensors_write_open(int dir, const char *name, const struct safetensors_entry *entries,
+			   size_t n, const struct safetensors_meta *meta, size_t n_meta,
+			   struct safetensors_writer **ret, struct err *e)
 {
 	struct safetensors_writer *w = xcalloc(1, sizeof(*w));
 	CLEANUP(free) char *header = NULL;
@@ -168,14 +172,16 @@ int safetensors_write_commit(struct safetensors_writer *w, uint8_t ret_digest[DI
 	uint8_t digest[DIGEST_SIZE];
 
 	if (w->left > 0)
-		return err_set(e, -EINVAL, "%s: %zu bytes less than the header announces", w->temporary, w->left);
+		return err_set(e, -EINVAL, "%s: %zu bytes less than the header announces",
+			       w->temporary, w->left);
 	digest_final(w->digest, digest);
 	if (fsync(w->fd) < 0)
 		return err_set(e, -errno, "%s: syncing: %s", w->temporary, strerror(errno));
 	if (close(TAKE_FD(w->fd)) < 0)
 		return err_set(e, -errno, "%s: closing: %s", w->temporary, strerror(errno));
 	if (renameat(w->dir, w->temporary, w->dir, w->name) < 0)
-		return err_set(e, -errno, "%s: renaming to %s: %s", w->temporary, w->name, strerror(errno));
+		return err_set(e, -errno, "%s: renaming to %s: %s", w->temporary, w->name,
+			       strerror(errno));
 	free(TAKE(w->temporary)); /* nothing left to remove */
 	if (fsync(w->dir) < 0)
 		return err_set(e, -errno, "%s: syncing its directory: %s", w->name, strerror(errno));

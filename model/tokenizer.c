@@ -84,7 +84,8 @@ static int cut_lines(struct tokenizer *t, size_t n, const char *path, struct err
 	for (p = t->text; p < end; p++)
 		lines += *p == '\n' || p + 1 == end;
 	if (lines > TOKENIZER_VOCAB_MAX)
-		return err_set(e, -E2BIG, "%s: %zu lines, at most %d are taken; is this a vocabulary?", path,
+		return err_set(e, -E2BIG,
+			       "%s: %zu lines, at most %d are taken; is this a vocabulary?", path,
 			       lines, TOKENIZER_VOCAB_MAX);
 	t->piece = xcalloc(lines, sizeof(*t->piece));
 	for (p = t->text; p < end;) {
@@ -201,10 +202,12 @@ int tokenizer_clean(const char *text, char *ret, struct err *e)
 
 	for (size_t i = 0; text[i] != '\0'; i++)
 		if ((unsigned char)text[i] >= 0x80)
-			return err_set(e, -EBADMSG,
-				       "prompt has a byte \\x%02x at position %zu: only ASCII text is taken, the model "
-				       "has seen no other; write it without accents and typographic signs",
-				       (unsigned char)text[i], i + 1);
+			return err_set(
+				e, -EBADMSG,
+				"prompt has a byte \\x%02x at position %zu: only ASCII text is "
+				"taken, the model "
+				"has seen no other; write it without accents and typographic signs",
+				(unsigned char)text[i], i + 1);
 	while (*p != '\0') {
 		size_t stop = p > text && is_digit(p[-1]) && is_digit(*p) ? 0 : sentence_end(p);
 

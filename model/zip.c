@@ -81,10 +81,10 @@ static int read_end64(const struct zip *z, size_t end, struct directory *d, stru
 		return err_set(e, -EBADMSG, "%s: broken zip64 locator", z->what);
 	b = at(z, where);
 	if (buf_get_u32(&b, false, &signature) < 0 || signature != END64_SIGNATURE ||
-	    buf_get_u64(&b, false, &size) < 0 || buf_skip(&b, 4) < 0 || buf_get_u32(&b, false, &disk) < 0 ||
-	    buf_get_u32(&b, false, &disks) < 0 || buf_get_u64(&b, false, &here) < 0 ||
-	    buf_get_u64(&b, false, &d->count) < 0 || buf_get_u64(&b, false, &d->size) < 0 ||
-	    buf_get_u64(&b, false, &d->at) < 0)
+	    buf_get_u64(&b, false, &size) < 0 || buf_skip(&b, 4) < 0 ||
+	    buf_get_u32(&b, false, &disk) < 0 || buf_get_u32(&b, false, &disks) < 0 ||
+	    buf_get_u64(&b, false, &here) < 0 || buf_get_u64(&b, false, &d->count) < 0 ||
+	    buf_get_u64(&b, false, &d->size) < 0 || buf_get_u64(&b, false, &d->at) < 0)
 		return err_set(e, -EBADMSG, "%s: broken zip64 end record", z->what);
 	if (disk != 0 || disks != 0 || here != d->count)
 		return err_set(e, -ENOTSUP, "%s: a zip archive in several parts", z->what);
@@ -100,8 +100,10 @@ static int read_end(const struct zip *z, struct directory *d, struct err *e)
 	int r;
 
 	if (!find_end(z, &end))
-		return err_set(e, -EBADMSG, "%s: begins like a zip archive but has no directory at its end; "
-			       "the download was cut short", z->what);
+		return err_set(e, -EBADMSG,
+			       "%s: begins like a zip archive but has no directory at its end; "
+			       "the download was cut short",
+			       z->what);
 	b = at(z, end);
 	if (buf_get_u32(&b, false, &signature) < 0 || buf_get_u16(&b, false, &disk) < 0 ||
 	    buf_get_u16(&b, false, &disks) < 0 || buf_get_u16(&b, false, &here) < 0 ||
@@ -116,11 +118,14 @@ static int read_end(const struct zip *z, struct directory *d, struct err *e)
 		return err_set(e, -ENOTSUP, "%s: a zip archive in several parts", z->what);
 	if (d->at > z->n || d->size > z->n - d->at)
 		return err_set(e, -EBADMSG,
-			       "%s: the zip directory is said to lie at byte %llu with %llu bytes, but the file has "
-			       "%zu; the download was cut short", z->what, (unsigned long long)d->at,
-			       (unsigned long long)d->size, z->n);
+			       "%s: the zip directory is said to lie at byte %llu with %llu bytes, "
+			       "but the file has "
+			       "%zu; the download was cut short",
+			       z->what, (unsigned long long)d->at, (unsigned long long)d->size,
+			       z->n);
 	if (d->count > ZIP_MEMBERS_MAX)
-		return err_set(e, -E2BIG, "%s: %llu members in the zip archive, at most %d are read", z->what,
+		return err_set(e, -E2BIG,
+			       "%s: %llu members in the zip archive, at most %d are read", z->what,
 			       (unsigned long long)d->count, ZIP_MEMBERS_MAX);
 	return 0;
 }
@@ -157,8 +162,8 @@ static const char *shown(char ret[NAME_SHOWN], const struct zip_member *m)
 }
 
 /* Where the data begins: behind the local header, whose name and extra field have their own lengths. */
-static int find_data(const struct zip *z, uint64_t offset, uint64_t limit, struct zip_member *m, uint64_t size,
-		     struct err *e)
+static int find_data(const struct zip *z, uint64_t offset, uint64_t limit, struct zip_member *m,
+		     uint64_t size, struct err *e)
 {
 	struct buf b = at(z, offset);
 	uint16_t name_len, extra_len;
@@ -166,20 +171,23 @@ static int find_data(const struct zip *z, uint64_t offset, uint64_t limit, struc
 	char name[NAME_SHOWN];
 	uint64_t begin;
 
-	if (buf_get_u32(&b, false, &signature) < 0 || signature != LOCAL_SIGNATURE || buf_skip(&b, 22) < 0 ||
-	    buf_get_u16(&b, false, &name_len) < 0 || buf_get_u16(&b, false, &extra_len) < 0)
+	if (buf_get_u32(&b, false, &signature) < 0 || signature != LOCAL_SIGNATURE ||
+	    buf_skip(&b, 22) < 0 || buf_get_u16(&b, false, &name_len) < 0 ||
+	    buf_get_u16(&b, false, &extra_len) < 0)
 		return err_set(e, -EBADMSG, "%s: member %s: no local header at byte %llu", z->what,
 			       shown(name, m), (unsigned long long)offset);
 	begin = offset + LOCAL_SIZE + name_len + extra_len;
 	if (begin > limit || size > limit - begin)
-		return err_set(e, -EBADMSG, "%s: member %s of %llu bytes does not fit before the directory",
+		return err_set(e, -EBADMSG,
+			       "%s: member %s of %llu bytes does not fit before the directory",
 			       z->what, shown(name, m), (unsigned long long)size);
 	m->data = z->p + begin;
 	m->size = (size_t)size;
 	return 0;
 }
 
-static int read_member(const struct zip *z, struct buf *b, uint64_t limit, struct zip_member *m, struct err *e)
+static int read_member(const struct zip *z, struct buf *b, uint64_t limit, struct zip_member *m,
+		       struct err *e)
 {
 	uint16_t flags, method, name_len, extra_len, comment_len;
 	uint32_t signature, packed32, size32, offset32;
@@ -187,13 +195,15 @@ static int read_member(const struct zip *z, struct buf *b, uint64_t limit, struc
 	const uint8_t *name, *extra;
 	char text[NAME_SHOWN];
 
-	if (buf_get_u32(b, false, &signature) < 0 || signature != CENTRAL_SIGNATURE || buf_skip(b, 4) < 0 ||
-	    buf_get_u16(b, false, &flags) < 0 || buf_get_u16(b, false, &method) < 0 || buf_skip(b, 4) < 0 ||
+	if (buf_get_u32(b, false, &signature) < 0 || signature != CENTRAL_SIGNATURE ||
+	    buf_skip(b, 4) < 0 || buf_get_u16(b, false, &flags) < 0 ||
+	    buf_get_u16(b, false, &method) < 0 || buf_skip(b, 4) < 0 ||
 	    buf_get_u32(b, false, &m->crc32) < 0 || buf_get_u32(b, false, &packed32) < 0 ||
 	    buf_get_u32(b, false, &size32) < 0 || buf_get_u16(b, false, &name_len) < 0 ||
 	    buf_get_u16(b, false, &extra_len) < 0 || buf_get_u16(b, false, &comment_len) < 0 ||
-	    buf_skip(b, 8) < 0 || buf_get_u32(b, false, &offset32) < 0 || buf_get_span(b, &name, name_len) < 0 ||
-	    buf_get_span(b, &extra, extra_len) < 0 || buf_skip(b, comment_len) < 0)
+	    buf_skip(b, 8) < 0 || buf_get_u32(b, false, &offset32) < 0 ||
+	    buf_get_span(b, &name, name_len) < 0 || buf_get_span(b, &extra, extra_len) < 0 ||
+	    buf_skip(b, comment_len) < 0)
 		return err_set(e, -EBADMSG, "%s: broken entry in the zip directory", z->what);
 	m->name = (const char *)name;
 	m->name_len = name_len;
@@ -205,8 +215,10 @@ static int read_member(const struct zip *z, struct buf *b, uint64_t limit, struc
 	if ((flags & FLAG_ENCRYPTED) != 0)
 		return err_set(e, -ENOTSUP, "%s: member %s is encrypted", z->what, shown(text, m));
 	if (method != 0 || packed != size)
-		return err_set(e, -ENOTSUP, "%s: member %s is compressed; PyTorch stores its members. Give the "
-			       "checkpoint itself, not an archive around it", z->what, shown(text, m));
+		return err_set(e, -ENOTSUP,
+			       "%s: member %s is compressed; PyTorch stores its members. Give the "
+			       "checkpoint itself, not an archive around it",
+			       z->what, shown(text, m));
 	return find_data(z, offset, limit, m, size, e);
 }
 

@@ -155,10 +155,11 @@ static void put_legacy(struct bytes *b, const struct tensor *t, size_t n, uint64
 	}
 }
 
-/* A zip archive with one stored member. */
-static void put_zip(struct bytes *b, const char *name, const struct bytes *data)
+/* A zip archive with one stored member; with zip64, every size and offset is in the 64-bit records. */
+static void put_zip_as(struct bytes *b, const char *name, const struct bytes *data, bool zip64)
 {
-	uint32_t crc = zip_crc32(0, data->p, data->n), directory;
+	uint32_t crc = zip_crc32(0, data->p, data->n);
+	size_t directory, end;
 
 	op(b, "PK\x03\x04");
 	put_number(b, 0, 22); /* version, flags, method, time, date, crc, sizes: PyTorch leaves them empty */
@@ -166,23 +167,50 @@ static void put_zip(struct bytes *b, const char *name, const struct bytes *data)
 	put_number(b, 0, 2);
 	op(b, name);
 	put(b, data->p, data->n);
-	directory = (uint32_t)b->n;
+	directory = b->n;
 	op(b, "PK\x01\x02");
 	put_number(b, 0, 12);
 	put_number(b, crc, 4);
-	put_number(b, data->n, 4);
-	put_number(b, data->n, 4);
+	put_number(b, zip64 ? UINT32_MAX : data->n, 4);
+	put_number(b, zip64 ? UINT32_MAX : data->n, 4);
 	put_number(b, strlen(name), 2);
-	put_number(b, 0, 12);
-	put_number(b, 0, 4);
+	put_number(b, zip64 ? 4 + 24 : 0, 2);
+	put_number(b, 0, 10);
+	put_number(b, zip64 ? UINT32_MAX : 0, 4);
 	op(b, name);
-	put_number(b, 0x06054b50, 4);
+	if (zip64) {
+		put_number(b, 1, 2);
+		put_number(b, 24, 2);
+		put_number(b, data->n, 8);
+		put_number(b, data->n, 8);
+		put_number(b, 0, 8);
+	}
+	end = b->n;
+	if (zip64) {
+		op(b, "PK\x06\x06");
+		put_number(b, 44, 8);
+		put_number(b, 0, 12);
+		put_number(b, 1, 8);
+		put_number(b, 1, 8);
+		put_number(b, end - directory, 8);
+		put_number(b, directory, 8);
+		op(b, "PK\x06\x07");
+		put_number(b, 0, 4);
+		put_number(b, end, 8);
+		put_number(b, 1, 4);
+	}
+	op(b, "PK\x05\x06");
 	put_number(b, 0, 4);
-	put_number(b, 1, 2);
-	put_number(b, 1, 2);
-	put_number(b, b->n - 12 - directory, 4);
-	put_number(b, directory, 4);
+	put_number(b, zip64 ? 0xffff : 1, 2);
+	put_number(b, zip64 ? 0xffff : 1, 2);
+	put_number(b, zip64 ? UINT32_MAX : end - directory, 4);
+	put_number(b, zip64 ? UINT32_MAX : directory, 4);
 	put_number(b, 0, 2);
+}
+
+static void put_zip(struct bytes *b, const char *name, const struct bytes *data)
+{
+	put_zip_as(b, name, data, false);
 }
 
 static int open_bytes(const struct bytes *b, struct err *e)
@@ -382,6 +410,23 @@ static void check_lies(void)
 	b.n = 0;
 	put_legacy(&b, twice, 2, 6);
 	ok(open_bytes(&b, &e) == -EBADMSG && strstr(e.text, "in two ways") != NULL, "a storage of two classes: %s", e.text);
+}
+
+static void check_zip64(void)
+{
+	static struct bytes b, data;
+	struct zip *z = NULL;
+	struct err e = { "" };
+
+	op(&data, "hello");
+	put_zip_as(&b, "a/data.pkl", &data, true);
+	if (!ok(zip_open(b.p, b.n, "test", &z, &e) == 0, "zip64 opens %s", e.text))
+		return;
+	is_int(zip_count(z), 1, "  one member");
+	ok(zip_member(z, 0)->size == 5 && memcmp(zip_member(z, 0)->data, "hello", 5) == 0, "  with its bytes");
+	zip_close(z);
+	b.p[b.n - 22 - 20 + 8] ^= 1; /* the locator points elsewhere */
+	ok(zip_open(b.p, b.n, "test", &z, &e) == -EBADMSG && strstr(e.text, "zip64") != NULL, "a lost record: %s", e.text);
 }
 
 static void check_foreign(void)
@@ -673,6 +718,7 @@ int main(void)
 	check_damage("legacy.ckpt");
 	check_checksum();
 	check_lies();
+	check_zip64();
 	check_foreign();
 	check_poison();
 	check_deep();

@@ -68,6 +68,7 @@ static void check_logits(const struct findings *f)
 		CLEANUP(close) int fd = text_file(cases[i].text, path);
 		int r = logits_load(path, f, &t, &e);
 
+		(void)fd; /* closed at the end of the turn */
 		if (cases[i].says != NULL) {
 			ok(r < 0 && strstr(e.text, cases[i].says) != NULL, "logits: %s: %s", cases[i].what, e.text);
 			continue;
@@ -103,6 +104,7 @@ static void check_labels(const struct findings *f)
 		CLEANUP(close) int fd = text_file(cases[i].text, path);
 		int r = labels_load(path, f, &t, &e);
 
+		(void)fd; /* closed at the end of the turn */
 		if (cases[i].says != NULL) {
 			ok(r < 0 && strstr(e.text, cases[i].says) != NULL, "labels: %s: %s", cases[i].what, e.text);
 			continue;
