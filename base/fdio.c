@@ -96,6 +96,10 @@ int read_file(int fd, size_t max, void **ret, size_t *ret_n)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode)) /* a pipe's size is 0, and it would be read as an empty file */
+		return -EINVAL;
 	if (st.st_size < 0 || (uintmax_t)st.st_size > max)
 		return -E2BIG;
 	n = (size_t)st.st_size;
@@ -121,6 +125,8 @@ int read_path(const char *path, size_t max, void **ret, size_t *ret_n, struct er
 	r = read_file(fd, max, ret, ret_n);
 	if (r == -E2BIG)
 		return err_set(e, r, "%s: larger than %zu bytes", path, max);
+	if (r == -EINVAL)
+		return err_set(e, r, "%s: not a regular file", path);
 	if (r < 0)
 		return err_set(e, r, "%s: %s", path, strerror(-r));
 	return 0;
@@ -196,7 +202,7 @@ ssize_t fd_receive(int sock, void *msg, size_t size, int *fds, size_t max_fds, s
 			fds[n_fds++] = fd;
 		}
 	}
-	if (broken) {
+	if (broken || (r == 0 && n_fds > 0)) { /* the caller of 0, an end of file, looks for no descriptors */
 		while (n_fds > 0)
 			(void)close(fds[--n_fds]);
 		return -EPROTO;

@@ -23,12 +23,14 @@ int pread_full(int fd, void *p, size_t n, off_t at);
 int write_full(int fd, const void *p, size_t n);
 int pwrite_full(int fd, const void *p, size_t n, off_t at);
 
-/* The whole file from its start, at most `max` bytes (-E2BIG over it); a NUL follows the bytes. */
+/* The whole regular file from its start, at most `max` bytes (-E2BIG over it); a NUL follows the bytes.
+ * -EISDIR, -EINVAL: not a regular file. */
 int read_file(int fd, size_t max, void **ret, size_t *ret_n);
 int read_path(const char *path, size_t max, void **ret, size_t *ret_n, struct err *e);
 
 int fd_send(int sock, const void *msg, size_t n, const int *fds, size_t n_fds);
-/* Returns the message's length; 0 is the peer's end of file; -EAGAIN when nothing waits. */
+/* Returns the message's length; 0 is the peer's end of file; -EAGAIN when nothing waits; -EPROTO when
+ * the message or its descriptors are more than the caller has room for (all are closed then). */
 ssize_t fd_receive(int sock, void *msg, size_t size, int *fds, size_t max_fds, size_t *ret_n_fds);
 
 /* A memory file: close-on-exec, sealable. */

@@ -38,15 +38,17 @@ bool str_copy_padded(char *dst, size_t size, const void *src, size_t n)
 char *str_quote(char *dst, size_t size, const char *src)
 {
 	static const char digits[] = "0123456789abcdef";
-	size_t n = 0;
+	size_t n = 0, cut = 0; /* cut: the last end behind which "..." has room */
 
 	for (; *src != '\0'; src++) {
 		unsigned char c = (unsigned char)*src;
 		size_t need = c >= 0x20 && c < 0x7f && c != '\\' && c != '"' ? 1 : 4;
 
-		if (n + need + 4 > size) { /* room for "..." and NUL */
-			memcpy(dst + n, "...", 3);
-			n += 3;
+		if (n + 4 <= size)
+			cut = n;
+		if (n + need + 1 > size) {
+			for (n = cut; n < cut + 3 && n + 1 < size; n++)
+				dst[n] = '.';
 			break;
 		}
 		if (need == 1) {
