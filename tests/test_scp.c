@@ -911,7 +911,7 @@ static void timed_out(const char *what, unsigned abandoned)
 {
 	if (!next_report())
 		return;
-	ok(report.result.end == SCP_TIMED_OUT && report.ms >= 900 && report.ms < 2500,
+	ok(report.result.end == SCP_TIMED_OUT && report.ms >= 900 && report.ms < 5000,
 	   "%s: timed out after %lld ms (\"%s\")", what, (long long)report.ms, report.result.detail);
 	is_int(report.abandoned, abandoned, "   abandoned: %u", abandoned);
 }
@@ -1052,7 +1052,7 @@ static void unit(const char *what, const void *p, size_t n, bool associated)
 	(void)close(sock);
 	if (next_report())
 		ok((report.result.end == SCP_PROTOCOL_ERROR || report.result.end == SCP_CLOSED) &&
-		   report.ms < 2500, "%s: %s after %lld ms (\"%s\")", what,
+		   report.ms < 5000, "%s: %s after %lld ms (\"%s\")", what,
 		   scp_end_name(report.result.end), (long long)report.ms, report.result.detail);
 	is_int(report.created - report.stored, report.abandoned, "   no file is left behind");
 }
