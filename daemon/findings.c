@@ -100,7 +100,8 @@ static int read_nonempty(struct yaml_node *n, const struct yaml_key *k, void *fi
 	return 0;
 }
 
-static int read_word(struct yaml_node *n, const struct yaml_key *k, const char *alphabet, void *field)
+static int read_word(struct yaml_node *n, const struct yaml_key *k, const char *alphabet,
+		     const char *in_words, void *field)
 {
 	char shown[SHOWN_MAX];
 	const char *text;
@@ -111,7 +112,7 @@ static int read_word(struct yaml_node *n, const struct yaml_key *k, const char *
 		return r;
 	str_quote(shown, sizeof(shown), text);
 	if (text[0] == '\0' || text[strspn(text, alphabet)] != '\0')
-		return yaml_error(n, -EBADMSG, "'%s' must be made of the characters %s", shown, alphabet);
+		return yaml_error(n, -EBADMSG, "'%s' must be made of %s", shown, in_words);
 	if (!str_copy(field, k->size, text))
 		return yaml_error(n, -EBADMSG, "is longer than %zu bytes", k->size - 1);
 	return 0;
@@ -119,30 +120,31 @@ static int read_word(struct yaml_node *n, const struct yaml_key *k, const char *
 
 static int read_id(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
-	return read_word(n, k, "abcdefghijklmnopqrstuvwxyz0123456789_-", field);
+	return read_word(n, k, "abcdefghijklmnopqrstuvwxyz0123456789_-", "a-z, 0-9, _ and -", field);
 }
 
 static int read_language(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
-	return read_word(n, k, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-", field);
+	return read_word(n, k, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-",
+			 "letters, digits and -, as in eng or de-CH", field);
 }
 
 /* The model was trained on sentences; a bare word scores near chance. */
 static int read_prompt(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
-	char shown[SHOWN_MAX];
-	const char *text = field, *word;
-	size_t length;
+	char bare[FINDING_TEXT_MAX], shown[SHOWN_MAX];
+	const char *text = field;
 	int r;
 
 	r = read_nonempty(n, k, field);
 	if (r < 0)
 		return r;
-	word = text + strspn(text, " ");
-	length = strcspn(word, " ");
-	if (word[length + strspn(word + length, " ")] == '\0')
+	text += strspn(text, " ");
+	(void)str_copy_padded(bare, sizeof(bare), text, strlen(text));
+	str_quote(shown, sizeof(shown), bare);
+	if (strchr(bare, ' ') == NULL)
 		return yaml_error(n, -EBADMSG, "'%s' is one word, but the model reads sentences: write 'There is %s'",
-				  str_quote(shown, sizeof(shown), text), shown);
+				  shown, shown);
 	return 0;
 }
 
