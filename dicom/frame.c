@@ -158,7 +158,18 @@ static bool lse_allowed(struct buf segment)
 	return buf_get_u8(&segment, &id) == 0 && id == 1;
 }
 
-enum image_reason frame_check(enum frame_coding coding, const uint8_t *p, size_t n, unsigned rows,
+/* T.81 B.2.3: a sequential scan has spectral selection 0..63 and no approximation.  Old writers put
+ * zeroes there and libjpeg decodes the same, with a warning; this warning is settled here, so that
+ * every other one can be taken for damage. */
+static void settle_spectral_selection(uint8_t *segment, size_t n)
+{
+	static const uint8_t sequential[3] = { 0, 63, 0 };
+
+	if (n == 6) /* one component: its count, its two bytes, these three */
+		memcpy(segment + 3, sequential, sizeof(sequential));
+}
+
+enum image_reason frame_check(enum frame_coding coding, uint8_t *p, size_t n, unsigned rows,
 			      unsigned columns, unsigned bits_allocated, unsigned *ret_precision,
 			      char why[IMAGE_WHY_MAX])
 {
@@ -194,8 +205,11 @@ enum image_reason frame_check(enum frame_coding coding, const uint8_t *p, size_t
 		}
 		if (marker == LSE && !lse_allowed(buf_of(segment, size - 2u)))
 			return refuse(why, IMAGE_UNSUPPORTED, "JPEG-LS frame with a mapping table or 32-bit size");
-		if (marker == SOS)
+		if (marker == SOS) {
+			if (coding == FRAME_JPEG_BASELINE || coding == FRAME_JPEG_EXTENDED)
+				settle_spectral_selection(p + (segment - p), size - 2u);
 			break;
+		}
 	}
 	if (!have_header)
 		return refuse(why, IMAGE_BROKEN, "%s frame has no frame header", coding_name(coding));

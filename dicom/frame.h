@@ -23,8 +23,9 @@ enum frame_coding {
 	FRAME_JPEG_LS,       /* 2 to 16 bits: SOF55 */
 };
 
-/* IMAGE_OK with the precision, or a reason with its text.  One grey component is asked for. */
-enum image_reason frame_check(enum frame_coding coding, const uint8_t *p, size_t n, unsigned rows,
+/* IMAGE_OK with the precision, or a reason with its text.  One grey component is asked for.  The
+ * spectral selection of a sequential JPEG scan is set to the one that it must have. */
+enum image_reason frame_check(enum frame_coding coding, uint8_t *p, size_t n, unsigned rows,
 			      unsigned columns, unsigned bits_allocated, unsigned *ret_precision,
 			      char why[IMAGE_WHY_MAX]);
 

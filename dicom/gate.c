@@ -175,7 +175,7 @@ static const char *const other_parts[] = {
 	"ABD", "ACETAB", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "BUTTOCK", "CALCAN", "CALF", "CAROTID",
 	"CERVIC", "CHEEK", "CLAVIC", "COCCYX", "COLON", "CSPINE", "CTSPINE", "ELBOW", "EXTREM", "EYE", "FACE", "FEMUR",
 	"FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEEL", "HIP", "HUMERUS", "ILIUM", "JAW", "KIDNEY", "KNEE", "LEG",
-	"LSPINE", "LSSPINE", "LUMB", "MAMM", "MANDIB", "MAXILLA", "MASTOID", "NASAL", "NECK", "NOSE", "ORBIT", "PANEL",
+	"LSPINE", "LSSPINE", "LUMB", "MAMM", "MANDIB", "MAXILLA", "MASTOID", "NASAL", "NECK", "NOSE", "ORBIT",
 	"PATELLA", "PELVIS", "RADIUS", "RIB", "SACR", "SCALP", "SCAPULA", "SELLA", "SHOULDER", "SIJOINT", "SINUS",
 	"SKULL", "SPINE", "STERN", "SSPINE", "TEETH", "THIGH", "THORACICSPINE", "THUMB", "TIBIA", "TLSPINE", "TMJ",
 	"TOE", "TOOTH", "TSPINE", "ULNA", "UTERUS", "WHOLEBODY", "WRIST", "ZYGOMA",
@@ -200,10 +200,10 @@ static const char *const other_codes[] = {
 static const char *const frontal_codes[] = { "272479007", "399348003", "R-10214", "R-10206" };
 static const char *const lateral_codes[] = { "399067008", "399173006", "399198007", "R-10228", "R-10232", "R-10236" };
 
-static enum image_reason refuse(char *why, enum image_reason reason, const char *format, ...)
+static enum image_reason say(char *why, enum image_reason reason, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static enum image_reason refuse(char *why, enum image_reason reason, const char *format, ...)
+static enum image_reason say(char *why, enum image_reason reason, const char *format, ...)
 {
 	va_list ap;
 
@@ -282,16 +282,16 @@ static enum image_reason decide_view(const struct image_facts *f, enum view *ret
 	enum view view = view_position(f->view_position);
 
 	if (view == LATERAL)
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "View Position (0018,5101) is not frontal, expected PA or AP");
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "View Position (0018,5101) is not frontal, expected PA or AP");
 	if (is_any(f->view_code, lateral_codes, ARRAY_SIZE(lateral_codes)))
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "View Code Sequence (0054,0220) says lateral");
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "View Code Sequence (0054,0220) says lateral");
 	if (f->orientation[0][0] == 'A' || f->orientation[0][0] == 'P')
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Patient Orientation (0020,0020) is that of a lateral view: "
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "Patient Orientation (0020,0020) is that of a lateral view: "
 			      "rows run front to back");
 	if (is_any(f->view_code, frontal_codes, ARRAY_SIZE(frontal_codes)))
 		view = FRONTAL;
 	if (view == NO_VIEW && f->description_lateral)
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "the series or protocol description says lateral and no view "
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "the series or protocol description says lateral and no view "
 			      "is stated");
 	*ret = view;
 	return IMAGE_OK;
@@ -304,10 +304,10 @@ static enum image_reason decide_region(const struct image_facts *f, enum modalit
 	const char *other = other_part(f->body_part);
 
 	if (other != NULL)
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Body Part Examined (0018,0015) begins with or holds %s, "
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "Body Part Examined (0018,0015) begins with or holds %s, "
 			      "expected CHEST or THORAX", other);
 	if (is_any(f->anatomic_code, other_codes, ARRAY_SIZE(other_codes)))
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Anatomic Region Sequence (0008,2218) names a region other "
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "Anatomic Region Sequence (0008,2218) names a region other "
 			      "than the chest");
 	if (gate_text_is_chest(f->body_part))
 		*ret = "CHEST";
@@ -316,7 +316,7 @@ static enum image_reason decide_region(const struct image_facts *f, enum modalit
 	else if (f->description_chest && modality == RADIOGRAPH)
 		*ret = "chest by description";
 	else
-		return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "nothing says chest: Body Part Examined (0018,0015) and Anatomic "
+		return say(why, IMAGE_NOT_FRONTAL_CHEST, "nothing says chest: Body Part Examined (0018,0015) and Anatomic "
 			      "Region Sequence (0008,2218) are empty or unknown%s",
 			      modality == RADIOGRAPH ? ", and so is every description" : "");
 	return IMAGE_OK;
@@ -333,14 +333,14 @@ enum image_reason gate_decide(const struct gate_rules *rules, const struct image
 	if (rules->check_view) {
 		if (strcmp(f->presentation_intent, "FOR PROCESSING") == 0 ||
 		    strcmp(f->sop_class, "1.2.840.10008.5.1.4.1.1.1.1.1") == 0)
-			return refuse(why, IMAGE_FOR_PROCESSING, "Presentation Intent Type (0008,0068) is FOR PROCESSING, expected "
+			return say(why, IMAGE_FOR_PROCESSING, "Presentation Intent Type (0008,0068) is FOR PROCESSING, expected "
 				      "FOR PRESENTATION");
 		if (f->quality_control)
-			return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Quality Control Image (0028,0300) is YES");
+			return say(why, IMAGE_NOT_FRONTAL_CHEST, "Quality Control Image (0028,0300) is YES");
 		if (f->animal)
-			return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Patient Species (0010,2201) or a description names an animal");
+			return say(why, IMAGE_NOT_FRONTAL_CHEST, "Patient Species (0010,2201) or a description names an animal");
 		if (modality == ANOTHER)
-			return refuse(why, IMAGE_NOT_FRONTAL_CHEST, "Modality (0008,0060) is not that of a radiograph, expected "
+			return say(why, IMAGE_NOT_FRONTAL_CHEST, "Modality (0008,0060) is not that of a radiograph, expected "
 				      "CR or DX");
 		r = decide_region(f, modality, &region, why);
 		if (r == IMAGE_OK)
@@ -349,11 +349,11 @@ enum image_reason gate_decide(const struct gate_rules *rules, const struct image
 			return r;
 	}
 	if (rules->min_age > 0 && f->age_years >= 0 && (unsigned)f->age_years < rules->min_age)
-		return refuse(why, IMAGE_TOO_YOUNG, "Patient's Age (0010,1010) or Birth Date (0010,0030) says younger than %u "
+		return say(why, IMAGE_TOO_YOUNG, "Patient's Age (0010,1010) or Birth Date (0010,0030) says younger than %u "
 			      "years", rules->min_age);
 	if (!rules->check_view)
-		return refuse(why, IMAGE_OK, "view and region not checked");
-	return refuse(why, IMAGE_OK, "%s, %s, %s%s", f->modality[0] != '\0' ? f->modality : "no modality", region,
+		return say(why, IMAGE_OK, "view and region not checked");
+	return say(why, IMAGE_OK, "%s, %s, %s%s", f->modality[0] != '\0' ? f->modality : "no modality", region,
 		      view == FRONTAL ? frontal_name(f) : "view not stated",
 		      rules->min_age > 0 && f->age_years < 0 ? ", age unknown" : "");
 }

@@ -1,26 +1,33 @@
 /* image.cc: see image.h.
  *
- * Job: from the bytes of a Part 10 file to stored values, grey levels and facts.
- * The road: scan_file() walks the file without recursion and bounds it; the header becomes a
- * DcmDataset; pixels are unpacked by hand, or one checked frame goes through a codec; grey.c makes grey
- * levels of the stored values; orientation is made upright last.
- * Promise: the geometry used is the scan's; every size was checked before memory was taken for it;
- * the same bytes give the same arrays.
- * Never: opens a file after dicom_image_warm_up(), keeps text of the header beyond code strings.
+ * Job: scan, parse, decode, render, turn: one object to grey levels, or to a reason.
+ * Promise: geometry comes from scan.c alone and sizes every buffer here; codecs get buffers of
+ * exactly that size, for frames whose own header was compared with it.  Values are computed by
+ * grey.c, never by DicomImage.
+ * Never: asks DCMTK's data set for pixels, decodes more than one frame, or passes on a frame that a
+ * decoder only warned about: libjpeg paints the missing half of a damaged image grey and goes on,
+ * and half a lung is not an image.
  */
 #include "dicom/guard.hh"
 
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
 #include <memory>
+#include <string>
 #include <vector>
 
-#include "dcmtk/dcmdata/dcdatset.h"
 #include "dcmtk/dcmdata/dcdeftag.h"
 #include "dcmtk/dcmdata/dcpixel.h"
 #include "dcmtk/dcmdata/dcpixseq.h"
 #include "dcmtk/dcmdata/dcpxitem.h"
-#include "dcmtk/dcmdata/dcvrpobw.h"
+#include "dcmtk/dcmdata/dcuid.h"
+#include "dcmtk/dcmjpeg/djcparam.h"
+#include "dcmtk/dcmjpeg/djdijg12.h"
+#include "dcmtk/dcmjpeg/djdijg16.h"
+#include "dcmtk/dcmjpeg/djdijg8.h"
 
-#include "dicom/dicom.h"
 #include "dicom/frame.h"
 #include "dicom/gate.h"
 #include "dicom/grey.h"
@@ -30,189 +37,265 @@
 
 #define LUT_ENTRIES_MAX 65536
 #define WARM_SIDE 64
+#define ASPECT_TOLERANCE 0.01 /* pixels that differ less count as square */
 
-/* ---- reasons ------------------------------------------------------------------------------------- */
+namespace
+{
 
-__attribute__((format(printf, 3, 4))) static bool reason(struct dicom_image *image, enum image_reason r,
-							  const char *format, ...)
+/* ---- memory whose size came from outside --------------------------------------------------- */
+
+struct free_it {
+	void operator()(void *p) const
+	{
+		free(p);
+	}
+};
+
+template <typename T> using outside = std::unique_ptr<T[], free_it>;
+
+/* n is at most limits->pixels; throws, and guarded() makes that -ENOMEM. */
+template <typename T> outside<T> allocate(size_t n)
+{
+	size_t bytes;
+
+	if (__builtin_mul_overflow(n, sizeof(T), &bytes))
+		throw std::bad_alloc();
+
+	outside<T> p(static_cast<T *>(malloc(bytes)));
+
+	if (p == nullptr)
+		throw std::bad_alloc();
+	return p;
+}
+
+enum image_reason set_reason(struct dicom_image *image, enum image_reason reason, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+enum image_reason set_reason(struct dicom_image *image, enum image_reason reason, const char *format, ...)
 {
 	va_list ap;
 
-	image->reason = r;
 	va_start(ap, format);
-	(void)vsnprintf(image->why, sizeof(image->why), format, ap);
+	(void)vsnprintf(image->why, sizeof(image->why), format, ap); /* cut texts are fine */
 	va_end(ap);
-	return false;
+	image->reason = reason;
+	return reason;
 }
 
-/* ---- facts --------------------------------------------------------------------------------------- */
-
-/* A code string, trimmed; "" when it holds anything but printable ASCII. */
-template <size_t N> static void code_string(char (&ret)[N], const char *value)
+void add_note(struct dicom_image *image, const char *text)
 {
-	while (*value == ' ')
-		value++;
-	for (const char *p = value; *p != '\0'; p++) {
-		if (*p < 0x20 || *p > 0x7e) {
-			ret[0] = '\0';
-			return;
-		}
-	}
-	(void)str_copy_padded(ret, N, value, strlen(value));
+	size_t n = strlen(image->note);
+
+	(void)snprintf(image->note + n, sizeof(image->note) - n, "%s%s", n > 0 ? "; " : "", text);
 }
 
-/* One component of a multi-valued string. */
-template <size_t N> static void component(char (&ret)[N], DcmItem &item, const DcmTagKey &tag, unsigned long i)
-{
-	OFString value;
+/* ---- facts ------------------------------------------------------------------------------------ */
 
-	ret[0] = '\0';
-	if (item.findAndGetOFString(tag, value, i).good())
-		code_string(ret, value.c_str());
+/* A code string without its padding; dropped when a byte is not printable ASCII: then it is no code
+ * string, but might be a name. */
+void take_code(char *ret, size_t size, const char *value)
+{
+	std::string text(value);
+
+	while (!text.empty() && text.back() == ' ')
+		text.pop_back();
+	while (!text.empty() && text.front() == ' ')
+		text.erase(0, 1);
+	for (char c : text)
+		if (c < 0x20 || c > 0x7e)
+			text.clear();
+	(void)str_copy(ret, size, text.c_str()); /* longer than its VR allows: the beginning serves */
 }
 
-static unsigned digits(const char *p, unsigned n, bool *good)
+template <size_t N> void take(char (&ret)[N], DcmItem &item, const DcmTagKey &tag)
 {
-	unsigned v = 0;
+	take_code(ret, N, header_text(item, tag));
+}
 
-	for (; n > 0; n--, p++) {
-		if (*p < '0' || *p > '9') {
-			*good = false;
+template <size_t N> void take_uid(char (&ret)[N], DcmItem &item, const DcmTagKey &tag)
+{
+	take(ret, item, tag);
+	if (!uid_valid(ret))
+		ret[0] = '\0';
+}
+
+template <size_t N> void take_first_code(char (&ret)[N], DcmItem &item, const DcmTagKey &sequence)
+{
+	DcmItem *first = header_item(item, sequence);
+
+	if (first != NULL)
+		take(ret, *first, DCM_CodeValue);
+}
+
+/* "YYYYMMDD", or ACR-NEMA's "YYYY.MM.DD", as a number; 0 when it is none. */
+unsigned date_number(const char *text)
+{
+	unsigned n = 0, digits = 0;
+
+	for (; *text != '\0' && *text != ' ' && digits < 8; text++) {
+		if (*text == '.')
+			continue;
+		if (*text < '0' || *text > '9')
 			return 0;
+		n = n * 10 + static_cast<unsigned>(*text - '0');
+		digits++;
+	}
+	return digits == 8 && n > 18000000 ? n : 0;
+}
+
+/* Patient's Age is "nnnD|W|M|Y" (PS3.5 6.2).  Some writers leave the letter out and mean years. */
+int age_years(DcmItem &header)
+{
+	const char *text = header_text(header, DCM_PatientAge);
+	unsigned born, now, n = 0, digits = 0;
+
+	while (*text == ' ')
+		text++;
+	for (; *text >= '0' && *text <= '9' && digits < 3; text++, digits++)
+		n = n * 10 + static_cast<unsigned>(*text - '0');
+	if (digits > 0) {
+		switch (*text) {
+		case 'Y':
+		case ' ':
+		case '\0':
+			return static_cast<int>(n);
+		case 'M':
+			return static_cast<int>(n / 12);
+		case 'W':
+			return static_cast<int>(n / 52);
+		case 'D':
+			return static_cast<int>(n / 365);
+		default:
+			break;
 		}
-		v = v * 10 + (unsigned)(*p - '0');
 	}
-	return v;
+	born = date_number(header_text(header, DCM_PatientBirthDate));
+	now = date_number(header_text(header, DCM_StudyDate));
+	if (now == 0)
+		now = date_number(header_text(header, DCM_ContentDate));
+	if (born == 0 || now < born)
+		return -1;
+	return static_cast<int>((now - born) / 10000); /* dates as numbers: the year turns on the birthday */
 }
 
-/* PS3.5 6.2, VR AS: "nnnD", W, M, Y; some write years without the letter.  -1: not understood. */
-static int age_from_string(const char *s)
+/* Texts about this exposure may name its view; texts about the study may cover several. */
+void take_descriptions(struct image_facts *f, DcmItem &header)
 {
-	unsigned long n;
-	char *end;
+	static const DcmTagKey of_image[] = { DCM_SeriesDescription, DCM_ProtocolName,
+					      DCM_AcquisitionDeviceProcessingDescription };
+	static const DcmTagKey of_study[] = { DCM_StudyDescription, DCM_RequestedProcedureDescription,
+					      DCM_PerformedProcedureStepDescription };
+	static const DcmTagKey coded_of_image[] = { DCM_PerformedProtocolCodeSequence };
+	static const DcmTagKey coded_of_study[] = { DCM_ProcedureCodeSequence, DCM_RequestedProcedureCodeSequence };
 
-	if (*s < '0' || *s > '9')
-		return -1;
-	n = strtoul(s, &end, 10);
-	if (n > 999)
-		return -1;
-	switch (*end) {
-	case 'Y':
-	case '\0':
-	case ' ':
-		return (int)n;
-	case 'M':
-		return (int)(n / 12);
-	case 'W':
-		return (int)(n / 52);
-	case 'D':
-		return (int)(n / 365);
-	default:
-		return -1;
-	}
-}
-
-static int age_from_dates(const char *birth, const char *study)
-{
-	bool good = strlen(birth) >= 8 && strlen(study) >= 8;
-	unsigned b, s;
-
-	if (!good)
-		return -1;
-	b = digits(birth, 8, &good);
-	s = digits(study, 8, &good);
-	if (!good || s < b)
-		return -1;
-	return (int)((s - b) / 10000); /* YYYYMMDD: the difference's thousands are whole years */
-}
-
-static int age_of(DcmItem &header)
-{
-	int age = age_from_string(header_text(header, DCM_PatientAge));
-
-	if (age >= 0)
-		return age;
-	return age_from_dates(header_text(header, DCM_PatientBirthDate), header_text(header, DCM_StudyDate));
-}
-
-static void search_descriptions(DcmItem &header, struct image_facts *f)
-{
-	static const DcmTagKey tags[] = { DCM_SeriesDescription, DCM_StudyDescription, DCM_ProtocolName,
-					  DCM_AcquisitionDeviceProcessingDescription,
-					  DCM_PerformedProcedureStepDescription };
-
-	for (const DcmTagKey &tag : tags) {
+	for (const DcmTagKey &tag : of_image) {
 		const char *text = header_text(header, tag);
 
 		f->description_chest |= gate_text_is_chest(text);
 		f->description_lateral |= gate_text_is_lateral(text);
 		f->animal |= gate_text_is_animal(text);
 	}
-	f->animal |= gate_text_is_animal(header_text(header, DCM_PatientSpeciesDescription));
-	f->animal |= header_item(header, DCM_PatientBreedCodeSequence) != NULL;
-	/* one series may hold both views: then its description says nothing about this image */
-	if (f->view_position[0] != '\0' || f->view_code[0] != '\0')
-		f->description_lateral = false;
+	for (const DcmTagKey &tag : of_study)
+		f->description_chest |= gate_text_is_chest(header_text(header, tag));
+	for (const DcmTagKey &tag : coded_of_image) {
+		DcmItem *first = header_item(header, tag);
+
+		if (first != NULL) {
+			f->description_chest |= gate_text_is_chest(header_text(*first, DCM_CodeMeaning));
+			f->description_lateral |= gate_text_is_lateral(header_text(*first, DCM_CodeMeaning));
+		}
+	}
+	for (const DcmTagKey &tag : coded_of_study) {
+		DcmItem *first = header_item(header, tag);
+
+		if (first != NULL)
+			f->description_chest |= gate_text_is_chest(header_text(*first, DCM_CodeMeaning));
+	}
 }
 
-static void digest_patient(DcmItem &header, struct image_facts *f)
+bool is_animal(DcmItem &header)
 {
-	const char *id = header_text(header, DCM_PatientID);
-	const char *issuer = header_text(header, DCM_IssuerOfPatientID);
-	struct digest *d = digest_new();
+	char species[65];
+	DcmItem *code = header_item(header, DCM_PatientSpeciesCodeSequence);
 
-	digest_update(d, id, strlen(id) + 1);
-	digest_update(d, issuer, strlen(issuer));
-	digest_final(d, f->patient);
-	digest_free(d);
+	take(species, header, DCM_PatientSpeciesDescription);
+	if (species[0] != '\0' && strncasecmp(species, "homo", 4) != 0 && strncasecmp(species, "human", 5) != 0)
+		return true;
+	if (code == NULL)
+		return false;
+	take(species, *code, DCM_CodeValue);
+	/* Homo sapiens in SNOMED CT and SRT */
+	return species[0] != '\0' && strcmp(species, "337915000") != 0 && strcmp(species, "L-85B00") != 0;
 }
 
-static OFCondition digest_copied(DcmItem &header, struct image_facts *f)
+/* SHA-256 of the encoded elements; false when they are larger than a report takes. */
+bool digest_copied(DcmItem &header, uint8_t ret[DIGEST_SIZE])
 {
 	DcmDataset copied;
 	memory_stream stream;
-	OFCondition c = copy_elements(header, copied);
 
-	if (c.bad())
-		return c;
+	if (copy_elements(header, copied).bad())
+		return false;
 	copied.transferInit();
-	c = copied.write(stream, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL);
+	if (copied.write(stream, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL, EGL_withoutGL).bad())
+		return false;
 	copied.transferEnd();
-	if (c.good())
-		digest_of(stream.bytes().data(), stream.bytes().size(), f->copied);
-	return c;
+	digest_of(stream.bytes().data(), stream.bytes().size(), ret);
+	return true;
 }
 
-static void first_code(char (&ret)[17], DcmItem &header, const DcmTagKey &sequence)
+void digest_patient(DcmItem &header, uint8_t ret[DIGEST_SIZE])
 {
-	DcmItem *item = header_item(header, sequence);
+	std::string text(header_text(header, DCM_PatientID));
 
-	if (item != NULL)
-		code_string(ret, header_text(*item, DCM_CodeValue));
+	text += '\0';
+	text += header_text(header, DCM_IssuerOfPatientID);
+	digest_of(text.data(), text.size(), ret);
 }
 
-static bool fill_facts(struct dicom_image *image, DcmItem &header, const struct scan &scan)
+bool lossy_syntax(const char *syntax)
+{
+	return strcmp(syntax, UID_JPEGProcess1TransferSyntax) == 0 ||
+	       strcmp(syntax, UID_JPEGProcess2_4TransferSyntax) == 0 ||
+	       strcmp(syntax, UID_JPEGLSLossyTransferSyntax) == 0;
+}
+
+void take_facts(struct dicom_image *image, const struct scan &scan, DcmItem &header)
 {
 	struct image_facts *f = &image->facts;
+	char orientation[65], flag[17];
+	char *second;
 
-	code_string(f->sop_class, header_text(header, DCM_SOPClassUID));
-	code_string(f->sop_uid, header_text(header, DCM_SOPInstanceUID));
-	code_string(f->study_uid, header_text(header, DCM_StudyInstanceUID));
-	code_string(f->series_uid, header_text(header, DCM_SeriesInstanceUID));
-	code_string(f->modality, header_text(header, DCM_Modality));
-	code_string(f->body_part, header_text(header, DCM_BodyPartExamined));
-	code_string(f->view_position, header_text(header, DCM_ViewPosition));
-	first_code(f->view_code, header, DCM_ViewCodeSequence);
-	first_code(f->anatomic_code, header, DCM_AnatomicRegionSequence);
-	code_string(f->photometric, header_text(header, DCM_PhotometricInterpretation));
-	code_string(f->presentation_intent, header_text(header, DCM_PresentationIntentType));
-	component(f->orientation[0], header, DCM_PatientOrientation, 0);
-	component(f->orientation[1], header, DCM_PatientOrientation, 1);
-	code_string(f->laterality, header_text(header, DCM_ImageLaterality));
-	code_string(f->image_type, header_text(header, DCM_ImageType));
-	f->quality_control = strncmp(header_text(header, DCM_QualityControlImage), "YES", 3) == 0;
-	f->lossy = strncmp(header_text(header, DCM_LossyImageCompression), "01", 2) == 0;
-	f->age_years = age_of(header);
+	take_uid(f->sop_class, header, DCM_SOPClassUID);
+	take_uid(f->sop_uid, header, DCM_SOPInstanceUID);
+	take_uid(f->study_uid, header, DCM_StudyInstanceUID);
+	take_uid(f->series_uid, header, DCM_SeriesInstanceUID);
+	take(f->modality, header, DCM_Modality);
+	take(f->body_part, header, DCM_BodyPartExamined);
+	take(f->view_position, header, DCM_ViewPosition);
+	take_first_code(f->view_code, header, DCM_ViewCodeSequence);
+	take_first_code(f->anatomic_code, header, DCM_AnatomicRegionSequence);
+	take(f->photometric, header, DCM_PhotometricInterpretation);
+	take(f->presentation_intent, header, DCM_PresentationIntentType);
+	take(f->laterality, header, DCM_ImageLaterality);
+	if (f->laterality[0] == '\0')
+		take(f->laterality, header, DCM_Laterality);
+	take(f->image_type, header, DCM_ImageType);
+	take(orientation, header, DCM_PatientOrientation);
+	second = strchr(orientation, '\\');
+	if (second != NULL) {
+		*second = '\0';
+		take_code(f->orientation[0], sizeof(f->orientation[0]), orientation);
+		take_code(f->orientation[1], sizeof(f->orientation[1]), second + 1);
+	}
+	take(flag, header, DCM_QualityControlImage);
+	f->quality_control = strcmp(flag, "YES") == 0;
+	take(flag, header, DCM_LossyImageCompression);
+	f->lossy = strcmp(flag, "01") == 0 || lossy_syntax(scan.syntax);
+	f->animal = is_animal(header);
+	take_descriptions(f, header);
+	f->age_years = age_years(header);
+	digest_patient(header, f->patient);
 	f->rows = scan.rows;
 	f->columns = scan.columns;
 	f->frames = scan.frames;
@@ -220,503 +303,628 @@ static bool fill_facts(struct dicom_image *image, DcmItem &header, const struct 
 	f->bits_allocated = scan.bits_allocated;
 	f->bits_stored = scan.bits_stored;
 	f->is_signed = scan.is_signed;
-	search_descriptions(header, f);
-	digest_patient(header, f);
-	if (digest_copied(header, f).bad())
-		return reason(image, IMAGE_BROKEN, "the patient and study elements cannot be copied");
+	image->monochrome1 = strcmp(f->photometric, "MONOCHROME1") == 0;
+}
+
+/* ---- what can be analysed at all --------------------------------------------------------------- */
+
+/* PS3.3 C.7.6.3.1.7: vertical and horizontal size of a pixel, by ratio or spacing. */
+bool pixels_are_square(DcmItem &header)
+{
+	static const DcmTagKey tags[] = { DCM_PixelAspectRatio, DCM_PixelSpacing, DCM_ImagerPixelSpacing };
+
+	for (const DcmTagKey &tag : tags) {
+		Float64 vertical = 0, horizontal = 0;
+		Sint32 v, h;
+
+		if (tag == DCM_PixelAspectRatio) {
+			if (header.findAndGetSint32(tag, v, 0).good() && header.findAndGetSint32(tag, h, 1).good()) {
+				vertical = v;
+				horizontal = h;
+			}
+		} else if (header.findAndGetFloat64(tag, vertical, 0).bad() ||
+			   header.findAndGetFloat64(tag, horizontal, 1).bad())
+			continue;
+		if (!(vertical > 0) || !(horizontal > 0))
+			continue;
+		return fabs(vertical / horizontal - 1) <= ASPECT_TOLERANCE;
+	}
 	return true;
 }
 
-/* ---- pixels --------------------------------------------------------------------------------------- */
-
-static bool check_shape(struct dicom_image *image, const struct scan &s, const struct dicom_limits &limits)
+enum image_reason check_geometry(struct dicom_image *image, const struct scan &s,
+				 const struct dicom_limits *limits, DcmItem &header)
 {
-	const struct image_facts &f = image->facts;
+	const struct image_facts *f = &image->facts;
+	unsigned high_bit = s.has_high_bit ? s.high_bit : s.bits_stored - 1;
 
 	if (s.rows == 0 || s.columns == 0)
-		return reason(image, IMAGE_BROKEN, "Rows (0028,0010) or Columns (0028,0011) is 0 or missing");
-	if (s.rows > limits.side || s.columns > limits.side || (uint64_t)s.rows * s.columns > limits.pixels)
-		return reason(image, IMAGE_TOO_LARGE, "%u x %u pixels: more than limits.image_side or limits.image_pixels allow",
-			      s.columns, s.rows);
-	if (s.rows < limits.min_side || s.columns < limits.min_side)
-		return reason(image, IMAGE_TOO_SMALL, "%u x %u pixels: at least %u a side are needed", s.columns, s.rows,
-			      limits.min_side);
+		return set_reason(image, IMAGE_BROKEN, "Rows (0028,0010) or Columns (0028,0011) is missing or zero");
+	if (s.rows > limits->side || s.columns > limits->side || static_cast<uint64_t>(s.rows) * s.columns > limits->pixels)
+		return set_reason(image, IMAGE_TOO_LARGE, "%u x %u pixels, more than image limits allow", s.rows, s.columns);
+	if (s.rows < limits->min_side || s.columns < limits->min_side)
+		return set_reason(image, IMAGE_TOO_SMALL, "%u x %u pixels, at least %u a side are needed", s.rows, s.columns,
+				  limits->min_side);
 	if (s.frames > 1)
-		return reason(image, IMAGE_UNSUPPORTED, "Number of Frames (0028,0008) is %u: single images only", s.frames);
-	if (s.samples != 1)
-		return reason(image, IMAGE_UNSUPPORTED, "Samples per Pixel (0028,0002) is %u: grey images only", s.samples);
-	if (strcmp(f.photometric, "MONOCHROME1") != 0 && strcmp(f.photometric, "MONOCHROME2") != 0)
-		return reason(image, IMAGE_UNSUPPORTED, "Photometric Interpretation (0028,0004) is %s: MONOCHROME1 or 2 is needed",
-			      f.photometric[0] != '\0' ? f.photometric : "missing");
+		return set_reason(image, IMAGE_UNSUPPORTED, "Number of Frames (0028,0008) is %u, expected a single image", s.frames);
+	if (s.samples > 1)
+		return set_reason(image, IMAGE_UNSUPPORTED, "Samples per Pixel (0028,0002) is %u, expected a grey image", s.samples);
+	if (!image->monochrome1 && strcmp(f->photometric, "MONOCHROME2") != 0)
+		return set_reason(image, IMAGE_UNSUPPORTED, "Photometric Interpretation (0028,0004) is not MONOCHROME1 or "
+				  "MONOCHROME2");
 	if (s.bits_allocated != 8 && s.bits_allocated != 16)
-		return reason(image, IMAGE_UNSUPPORTED, "Bits Allocated (0028,0100) is %u: 8 or 16 are supported", s.bits_allocated);
-	if (s.bits_stored < 2 || s.bits_stored > s.bits_allocated)
-		return reason(image, IMAGE_BROKEN, "Bits Stored (0028,0101) is %u of %u allocated", s.bits_stored, s.bits_allocated);
-	if (s.has_high_bit && (s.high_bit + 1 < s.bits_stored || s.high_bit >= s.bits_allocated))
-		return reason(image, IMAGE_BROKEN, "High Bit (0028,0102) is %u with %u bits stored of %u", s.high_bit,
-			      s.bits_stored, s.bits_allocated);
-	return true;
+		return set_reason(image, IMAGE_UNSUPPORTED, "Bits Allocated (0028,0100) is %u, expected 8 or 16", s.bits_allocated);
+	if (s.bits_stored == 0 || s.bits_stored > s.bits_allocated || high_bit >= s.bits_allocated ||
+	    high_bit + 1 < s.bits_stored)
+		return set_reason(image, IMAGE_BROKEN, "Bits Allocated (0028,0100), Bits Stored (0028,0101) and High Bit "
+				  "(0028,0102) contradict each other: %u, %u, %u", s.bits_allocated, s.bits_stored, high_bit);
+	if (s.bits_stored < 8)
+		return set_reason(image, IMAGE_UNSUPPORTED, "Bits Stored (0028,0101) is %u, expected 8 to 16", s.bits_stored);
+	if (!pixels_are_square(header))
+		return set_reason(image, IMAGE_UNSUPPORTED, "pixels are not square (Pixel Aspect Ratio (0028,0034) or spacing)");
+	return IMAGE_OK;
 }
 
-static bool unpack_native(struct dicom_image *image, const struct scan &s, std::vector<uint16_t> &raw)
-{
-	size_t n = raw.size(), bytes = s.bits_allocated / 8;
-	/* PS3.5 8.1.1 and annex A.3: 8-bit values in OW of a big endian data set are swapped in pairs */
-	bool big = s.encoding == SCAN_EXPLICIT_BE;
+/* ---- decoding: to one 16-bit word a pixel ------------------------------------------------------- */
 
-	if (s.pixels_size < n * bytes)
-		return reason(image, IMAGE_BROKEN, "Pixel Data holds %zu bytes, Rows x Columns need %zu", s.pixels_size, n * bytes);
-	for (size_t i = 0; i < n; i++) {
-		if (bytes == 2) {
-			const uint8_t *p = s.pixels + 2 * i;
-
-			raw[i] = (uint16_t)(big ? p[0] << 8 | p[1] : p[1] << 8 | p[0]);
-		} else {
-			size_t at = big && s.words && (i ^ 1) < s.pixels_size ? i ^ 1 : i;
-
-			raw[i] = s.pixels[at];
-		}
-	}
-	return true;
-}
-
-struct syntax_row {
-	const char *uid, *name;
-	bool rle;
-	enum frame_coding coding;
-	E_TransferSyntax dcmtk;
+/* A codec's result: raw words and how many bits of them count. */
+struct raw_image {
+	outside<uint16_t> words; /* [rows * columns] */
+	size_t n;
+	unsigned bits_stored, high_bit;
 };
 
-static const struct syntax_row *compressed_syntax(const char *uid)
+/* PS3.5 8.1.1, annex A.  8-bit pixels of VR OW in big endian are swapped in pairs. */
+enum image_reason decode_native(struct dicom_image *image, const struct scan &s, struct raw_image *raw)
 {
-	static const struct syntax_row rows[] = {
-		{ "1.2.840.10008.1.2.5", "RLE", true, FRAME_JPEG_BASELINE, EXS_RLELossless },
-		{ "1.2.840.10008.1.2.4.50", "JPEG baseline", false, FRAME_JPEG_BASELINE, EXS_JPEGProcess1 },
-		{ "1.2.840.10008.1.2.4.51", "JPEG extended", false, FRAME_JPEG_EXTENDED, EXS_JPEGProcess2_4 },
-		{ "1.2.840.10008.1.2.4.57", "JPEG lossless", false, FRAME_JPEG_LOSSLESS, EXS_JPEGProcess14 },
-		{ "1.2.840.10008.1.2.4.70", "JPEG lossless", false, FRAME_JPEG_LOSSLESS, EXS_JPEGProcess14SV1 },
-		{ "1.2.840.10008.1.2.4.80", "JPEG-LS", false, FRAME_JPEG_LS, EXS_JPEGLSLossless },
-		{ "1.2.840.10008.1.2.4.81", "JPEG-LS", false, FRAME_JPEG_LS, EXS_JPEGLSLossy },
-	};
+	size_t bytes = s.bits_allocated / 8, size = raw->n * bytes;
+	bool big = s.encoding == SCAN_EXPLICIT_BE;
+	const uint8_t *p = s.pixels;
 
-	for (const struct syntax_row &row : rows) {
-		if (strcmp(row.uid, uid) == 0)
-			return &row;
+	if (s.encapsulated)
+		return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) is encapsulated, its transfer syntax is not");
+	/* One byte more is the padding to even length. */
+	if (s.pixels_size != size && s.pixels_size != size + 1)
+		return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) has %zu bytes, %u x %u pixels of %u bits need %zu",
+				  s.pixels_size, s.columns, s.rows, s.bits_allocated, size);
+	if (bytes == 1) {
+		bool swapped = big && s.words;
+
+		/* An odd last pixel of swapped words lies in the padding byte. */
+		if (swapped && s.pixels_size < size + (size & 1))
+			return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) has no padding to even length");
+		for (size_t i = 0; i < raw->n; i++)
+			raw->words[i] = p[swapped ? i ^ 1 : i];
+		return IMAGE_OK;
 	}
-	return NULL;
+	for (size_t i = 0; i < raw->n; i++)
+		raw->words[i] = static_cast<uint16_t>(big ? p[2 * i] << 8 | p[2 * i + 1] : p[2 * i + 1] << 8 | p[2 * i]);
+	return IMAGE_OK;
 }
 
-static const char *known_syntax_name(const char *uid)
+/* One of DCMTK's three libjpeg wrappers, remembering that it warned. */
+template <class decompressor> class strict : public decompressor {
+public:
+	explicit strict(const DJCodecParameter &parameter) : decompressor(parameter, OFFalse) {}
+
+	void emitMessage(int level) const override
+	{
+		if (level < 0)
+			warned = true;
+	}
+
+	mutable bool warned = false;
+};
+
+/* A compressed frame; writable, since the wrappers ask for that. */
+struct compressed {
+	outside<uint8_t> p;
+	size_t n;
+};
+
+struct compressed gather(const struct scan &s)
+{
+	struct compressed frame;
+	uint8_t *p;
+
+	if (scan_gather(&s, &p, &frame.n) < 0) /* the walk has seen these bytes: only memory can lack */
+		throw std::bad_alloc();
+	frame.p.reset(p);
+	return frame;
+}
+
+template <class decompressor> bool run_jpeg(const struct compressed &frame, void *ret, size_t size)
+{
+	const DJCodecParameter parameter(ECC_lossyYCbCr, EDC_never, EUC_never, EPC_default);
+	strict<decompressor> decoder(parameter);
+
+	if (decoder.init().bad())
+		throw std::bad_alloc();
+	return decoder.decode(frame.p.get(), static_cast<Uint32>(frame.n), static_cast<Uint8 *>(ret),
+			      static_cast<Uint32>(size), OFFalse).good() && !decoder.warned;
+}
+
+bool decode_jpeg(const struct compressed &frame, unsigned precision, struct raw_image *raw)
+{
+	if (precision > 12)
+		return run_jpeg<DJDecompressIJG16Bit>(frame, raw->words.get(), raw->n * 2);
+	if (precision > 8)
+		return run_jpeg<DJDecompressIJG12Bit>(frame, raw->words.get(), raw->n * 2);
+
+	outside<uint8_t> bytes = allocate<uint8_t>(raw->n);
+
+	if (!run_jpeg<DJDecompressIJG8Bit>(frame, bytes.get(), raw->n))
+		return false;
+	for (size_t i = 0; i < raw->n; i++)
+		raw->words[i] = bytes[i];
+	return true;
+}
+
+/* CharLS has no installed header; DCMTK's codec is driven with a data set made for this frame. */
+bool decode_jpeg_ls(const struct scan &s, const struct compressed &frame, unsigned precision, struct raw_image *raw)
+{
+	E_TransferSyntax syntax = strcmp(s.syntax, UID_JPEGLSLossyTransferSyntax) == 0 ? EXS_JPEGLSLossy :
+											  EXS_JPEGLSLossless;
+	size_t bytes = precision > 8 ? 2 : 1;
+	DcmPixelSequence *sequence = new DcmPixelSequence(DCM_PixelSequenceTag);
+	DcmPixelItem *fragment;
+	DcmPixelData pixels(DCM_PixelData);
+	DcmDataset data_set;
+	OFString color;
+	Uint32 first = 0;
+
+	pixels.putOriginalRepresentation(syntax, NULL, sequence); /* owns it from here */
+	sequence->insert(new DcmPixelItem(DCM_PixelItemTag)); /* an empty offset table */
+	fragment = new DcmPixelItem(DCM_PixelItemTag);
+	sequence->insert(fragment);
+	if (fragment->putUint8Array(frame.p.get(), static_cast<unsigned long>(frame.n)).bad())
+		throw std::bad_alloc();
+	data_set.putAndInsertUint16(DCM_SamplesPerPixel, 1);
+	data_set.putAndInsertString(DCM_PhotometricInterpretation, "MONOCHROME2");
+	data_set.putAndInsertUint16(DCM_Rows, static_cast<Uint16>(s.rows));
+	data_set.putAndInsertUint16(DCM_Columns, static_cast<Uint16>(s.columns));
+	data_set.putAndInsertUint16(DCM_BitsAllocated, static_cast<Uint16>(8 * bytes));
+	data_set.putAndInsertUint16(DCM_BitsStored, static_cast<Uint16>(precision));
+	data_set.putAndInsertUint16(DCM_HighBit, static_cast<Uint16>(precision - 1));
+	data_set.putAndInsertUint16(DCM_PixelRepresentation, 0);
+
+	/* The codec asks for an even number of bytes. */
+	size_t size = raw->n * bytes + (raw->n * bytes & 1);
+	outside<uint8_t> out = allocate<uint8_t>(size);
+
+	if (pixels.getUncompressedFrame(&data_set, 0, first, out.get(), static_cast<Uint32>(size), color).bad())
+		return false;
+	for (size_t i = 0; i < raw->n; i++) {
+		if (bytes == 1)
+			raw->words[i] = out[i];
+		else
+			memcpy(&raw->words[i], &out[2 * i], 2); /* the codec writes host words */
+	}
+	return true;
+}
+
+struct coding {
+	const char *syntax, *name;
+	enum frame_coding frame;
+};
+
+const struct coding codings[] = {
+	{ UID_JPEGProcess1TransferSyntax, "JPEG baseline", FRAME_JPEG_BASELINE },
+	{ UID_JPEGProcess2_4TransferSyntax, "JPEG extended", FRAME_JPEG_EXTENDED },
+	{ UID_JPEGProcess14TransferSyntax, "JPEG lossless", FRAME_JPEG_LOSSLESS },
+	{ UID_JPEGProcess14SV1TransferSyntax, "JPEG lossless", FRAME_JPEG_LOSSLESS },
+	{ UID_JPEGLSLosslessTransferSyntax, "JPEG-LS", FRAME_JPEG_LS },
+	{ UID_JPEGLSLossyTransferSyntax, "JPEG-LS", FRAME_JPEG_LS },
+};
+
+enum image_reason decode_frame(struct dicom_image *image, const struct scan &s, const struct coding &coding,
+			       struct raw_image *raw)
+{
+	struct compressed frame = gather(s);
+	unsigned precision;
+	enum image_reason r;
+	bool good;
+
+	if (frame.n > UINT32_MAX)
+		return set_reason(image, IMAGE_TOO_LARGE, "%s frame of more than 4 GB", coding.name);
+	r = frame_check(coding.frame, frame.p.get(), frame.n, s.rows, s.columns, s.bits_allocated, &precision, image->why);
+	if (r != IMAGE_OK) {
+		image->reason = r;
+		return r;
+	}
+	good = coding.frame == FRAME_JPEG_LS ? decode_jpeg_ls(s, frame, precision, raw) :
+					       decode_jpeg(frame, precision, raw);
+	if (!good)
+		return set_reason(image, IMAGE_BROKEN, "%s frame does not decode without errors", coding.name);
+	if (precision < raw->bits_stored) { /* the frame knows better; matters for the sign */
+		raw->bits_stored = precision;
+		raw->high_bit = precision - 1;
+	}
+	return IMAGE_OK;
+}
+
+enum image_reason decode_rle(struct dicom_image *image, const struct scan &s, struct raw_image *raw)
+{
+	struct compressed frame = gather(s);
+
+	image->reason = frame_decode_rle(frame.p.get(), frame.n, raw->n, s.bits_allocated / 8, raw->words.get(),
+					 image->why);
+	return image->reason;
+}
+
+bool is_native(const char *syntax)
+{
+	return strcmp(syntax, UID_LittleEndianImplicitTransferSyntax) == 0 ||
+	       strcmp(syntax, UID_LittleEndianExplicitTransferSyntax) == 0 ||
+	       strcmp(syntax, UID_BigEndianExplicitTransferSyntax) == 0 ||
+	       strcmp(syntax, UID_DeflatedExplicitVRLittleEndianTransferSyntax) == 0;
+}
+
+/* Syntaxes that sites ask for get their names. */
+const char *syntax_name(const char *syntax)
 {
 	static const struct {
 		const char *uid, *name;
 	} names[] = {
-		{ "1.2.840.10008.1.2.4.90", "JPEG 2000 lossless" }, { "1.2.840.10008.1.2.4.91", "JPEG 2000" },
-		{ "1.2.840.10008.1.2.4.53", "JPEG process 6, 8" },  { "1.2.840.10008.1.2.4.55", "JPEG process 10, 12" },
-		{ "1.2.840.10008.1.2.4.201", "HTJ2K lossless" },    { "1.2.840.10008.1.2.4.202", "HTJ2K lossless RPCL" },
+		{ UID_JPEGProcess6_8TransferSyntax, "JPEG spectral selection" },
+		{ UID_JPEGProcess10_12TransferSyntax, "JPEG full progression" },
+		{ UID_JPEG2000LosslessOnlyTransferSyntax, "JPEG 2000 lossless" },
+		{ UID_JPEG2000TransferSyntax, "JPEG 2000" },
+		{ "1.2.840.10008.1.2.4.201", "HTJ2K lossless" },
+		{ "1.2.840.10008.1.2.4.202", "HTJ2K lossless RPCL" },
 		{ "1.2.840.10008.1.2.4.203", "HTJ2K" },
 	};
 
-	for (const auto &row : names) {
-		if (strcmp(row.uid, uid) == 0)
-			return row.name;
-	}
-	return "unknown";
+	for (const auto &n : names)
+		if (strcmp(syntax, n.uid) == 0)
+			return n.name;
+	return "unknown here";
 }
 
-/* A data set with nothing but what a codec asks for: its geometry is the scan's, its frame is checked. */
-static OFCondition describe_frame(DcmDataset &d, const struct scan &s, unsigned precision)
+enum image_reason decode_pixels(struct dicom_image *image, const struct scan &s, struct raw_image *raw)
 {
-	/* codecs decide by Bits Stored which of their variants runs; the frame's own word counts */
-	OFCondition c = d.putAndInsertUint16(DCM_Rows, (Uint16)s.rows);
-
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_Columns, (Uint16)s.columns);
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_SamplesPerPixel, 1);
-	if (c.good())
-		c = d.putAndInsertString(DCM_PhotometricInterpretation, "MONOCHROME2");
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_BitsAllocated, (Uint16)s.bits_allocated);
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_BitsStored, (Uint16)precision);
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_HighBit, (Uint16)(precision - 1));
-	if (c.good())
-		c = d.putAndInsertUint16(DCM_PixelRepresentation, 0);
-	return c;
+	raw->n = static_cast<size_t>(s.rows) * s.columns;
+	raw->bits_stored = s.bits_stored;
+	raw->high_bit = s.has_high_bit ? s.high_bit : s.bits_stored - 1;
+	raw->words = allocate<uint16_t>(raw->n);
+	if (is_native(s.syntax))
+		return decode_native(image, s, raw);
+	if (!s.encapsulated)
+		return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) is not encapsulated, its transfer syntax is");
+	if (strcmp(s.syntax, UID_RLELosslessTransferSyntax) == 0)
+		return decode_rle(image, s, raw);
+	for (const struct coding &coding : codings)
+		if (strcmp(s.syntax, coding.syntax) == 0)
+			return decode_frame(image, s, coding, raw);
+	return set_reason(image, IMAGE_UNSUPPORTED, "transfer syntax %s (%s) is not decoded", s.syntax, syntax_name(s.syntax));
 }
 
-static OFCondition decode_frame(const struct scan &s, const struct syntax_row &syntax, unsigned precision,
-				const std::vector<uint8_t> &frame, std::vector<uint16_t> &raw)
+/* ---- grey levels ---------------------------------------------------------------------------------- */
+
+/* PS3.3 C.7.6.3.1.2: the bits above High Bit may hold old overlays, those below nothing. */
+outside<int32_t> stored_values(const struct raw_image &raw, bool is_signed)
 {
-	DcmDataset d;
-	OFCondition c = describe_frame(d, s, precision);
-	size_t bytes = s.bits_allocated / 8;
-	std::vector<uint8_t> out((raw.size() * bytes + 1) & ~(size_t)1);
-	Uint32 fragment = 0;
-	OFString color;
+	outside<int32_t> stored = allocate<int32_t>(raw.n);
+	unsigned shift = raw.high_bit + 1 - raw.bits_stored;
+	int32_t mask = (1 << raw.bits_stored) - 1, sign = is_signed ? 1 << (raw.bits_stored - 1) : 0;
 
-	if (c.bad())
-		return c;
-	auto pixels = std::make_unique<DcmPixelData>(DCM_PixelData);
-	auto sequence = std::make_unique<DcmPixelSequence>(DcmTag(DCM_PixelData, EVR_OB));
-	auto table = std::make_unique<DcmPixelItem>(DcmTag(DCM_Item, EVR_OB));
-	auto item = std::make_unique<DcmPixelItem>(DcmTag(DCM_Item, EVR_OB));
+	for (size_t i = 0; i < raw.n; i++) {
+		int32_t v = (raw.words[i] >> shift) & mask;
 
-	c = item->putUint8Array(frame.data(), (unsigned long)frame.size());
-	if (c.good())
-		c = sequence->insert(table.get());
-	if (c.good()) {
-		(void)table.release();
-		c = sequence->insert(item.get());
+		stored[i] = (v ^ sign) - sign;
 	}
-	if (c.bad())
-		return c;
-	(void)item.release();
-	pixels->putOriginalRepresentation(syntax.dcmtk, NULL, sequence.release());
-	DcmPixelData *p = pixels.get();
-	c = d.insert(p);
-	if (c.bad())
-		return c;
-	(void)pixels.release();
-	c = p->getUncompressedFrame(&d, 0, fragment, out.data(), (Uint32)out.size(), color);
-	if (c.bad())
-		return c;
-	for (size_t i = 0; i < raw.size(); i++) {
-		uint16_t v;
-
-		if (bytes == 1) {
-			raw[i] = out[i];
-			continue;
-		}
-		memcpy(&v, out.data() + 2 * i, 2); /* local byte order */
-		raw[i] = v;
-	}
-	return c;
+	return stored;
 }
 
-static bool unpack_compressed(struct dicom_image *image, const struct scan &s, std::vector<uint16_t> &raw)
-{
-	const struct syntax_row *syntax = compressed_syntax(s.syntax);
-	unsigned precision = 0;
-	enum image_reason r;
-	uint8_t *gathered = NULL;
-	size_t n = 0;
-
-	if (syntax == NULL)
-		return reason(image, IMAGE_UNSUPPORTED, "transfer syntax %s (%s) cannot be decoded by this version", s.syntax,
-			      known_syntax_name(s.syntax));
-	if (scan_gather(&s, &gathered, &n) < 0)
-		throw std::bad_alloc();
-	std::vector<uint8_t> frame(gathered, gathered + n);
-	free(gathered);
-	if (syntax->rle) {
-		r = frame_decode_rle(frame.data(), frame.size(), raw.size(), s.bits_allocated / 8, raw.data(), image->why);
-		image->reason = r;
-		return r == IMAGE_OK;
-	}
-	r = frame_check(syntax->coding, frame.data(), frame.size(), s.rows, s.columns, s.bits_allocated, &precision, image->why);
-	if (r != IMAGE_OK) {
-		image->reason = r;
-		return false;
-	}
-	if (frame.size() % 2 != 0)
-		frame.push_back(0); /* PS3.5 8.2: fragments have even length */
-	if (decode_frame(s, *syntax, precision, frame, raw).bad())
-		return reason(image, IMAGE_BROKEN, "the %s decoder gave up on the pixel data", syntax->name);
-	return true;
-}
-
-/* PS3.5 8.1.1: the value is Bits Stored wide and ends at High Bit; above it old systems keep overlays. */
-static void mask_values(const struct scan &s, const std::vector<uint16_t> &raw, int32_t *ret)
-{
-	unsigned shift = s.has_high_bit ? s.high_bit + 1 - s.bits_stored : 0;
-	uint32_t mask = (1u << s.bits_stored) - 1, sign = 1u << (s.bits_stored - 1);
-
-	for (size_t i = 0; i < raw.size(); i++) {
-		uint32_t v = (uint32_t)raw[i] >> shift & mask;
-
-		ret[i] = s.is_signed && (v & sign) != 0 ? (int32_t)v - (int32_t)(mask + 1) : (int32_t)v;
-	}
-}
-
-/* ---- grey levels ----------------------------------------------------------------------------------- */
-
-struct lut_storage {
+struct lut {
 	std::vector<uint16_t> data;
+	struct grey_lut grey;
 };
 
-/* PS3.3 C.11.1.1.  An impossible LUT counts as absent. */
-static void read_lut(DcmItem *item, const struct scan &s, struct lut_storage &storage, struct grey_lut *ret)
+/* One of three 16-bit descriptor values, whose VR may be US, SS or, in implicit VR, either. */
+bool descriptor_value(DcmItem &item, unsigned long at, bool is_signed, int32_t *ret)
 {
-	Uint16 entries = 0, first = 0, bits = 0;
-	unsigned long n_data = 0;
-	DcmElement *element = NULL;
+	DcmElement *e = NULL;
+	Uint16 u;
+	Sint16 s;
 
-	if (item == NULL || item->findAndGetUint16(DCM_LUTDescriptor, entries, 0).bad() ||
-	    item->findAndGetUint16(DCM_LUTDescriptor, bits, 2).bad())
-		return;
-	if (item->findAndGetUint16(DCM_LUTDescriptor, first, 1).bad()) {
-		Sint16 negative = 0;
-
-		if (item->findAndGetSint16(DCM_LUTDescriptor, negative, 1).bad())
-			return;
-		first = (Uint16)negative;
-	}
-	size_t n = entries == 0 ? LUT_ENTRIES_MAX : entries;
-	if (bits < 1 || bits > 16 || item->findAndGetElement(DCM_LUTData, element).bad() || element == NULL)
-		return;
-	Uint16 *words = NULL;
-	if (element->getUint16Array(words).bad() || words == NULL)
-		return;
-	n_data = element->getLength() / 2;
-	if (n_data >= n)
-		storage.data.assign(words, words + n);
-	else if (n_data * 2 >= n && bits <= 8) { /* two 8-bit entries a word, as some write them */
-		storage.data.resize(n);
-		for (size_t i = 0; i < n; i++)
-			storage.data[i] = (uint16_t)(words[i / 2] >> (8 * (i % 2)) & 0xff);
-	} else
-		return;
-	ret->n = n;
-	ret->first = s.is_signed ? (int32_t)(Sint16)first : (int32_t)first;
-	ret->bits = bits;
-	ret->data = storage.data.data();
-}
-
-static bool number_of(DcmItem &item, const DcmTagKey &tag, double *ret)
-{
-	Float64 v;
-
-	if (item.findAndGetFloat64(tag, v).bad() || !(v == v) || v - v != 0.0)
+	if (item.findAndGetElement(DCM_LUTDescriptor, e).bad() || e == NULL)
 		return false;
-	*ret = v;
-	return true;
-}
-
-static void read_window(DcmItem &header, struct grey *g)
-{
-	const char *function = header_text(header, DCM_VOILUTFunction);
-
-	g->has_window = number_of(header, DCM_WindowCenter, &g->center) && number_of(header, DCM_WindowWidth, &g->width);
-	if (strncmp(function, "LINEAR_EXACT", 12) == 0)
-		g->function = GREY_LINEAR_EXACT;
-	else if (strncmp(function, "SIGMOID", 7) == 0)
-		g->function = GREY_SIGMOID;
+	if (e->getSint16(s, at).good())
+		*ret = is_signed || s >= 0 ? s : s + 65536;
+	else if (e->getUint16(u, at).good())
+		*ret = is_signed && u >= 32768 ? u - 65536 : u;
 	else
-		g->function = GREY_LINEAR;
-}
-
-/* Pixel Padding Value and Range Limit (0028,0120), (0028,0121), in the type of the stored values. */
-static void read_padding(DcmItem &header, const struct scan &s, struct grey *g)
-{
-	int32_t value[2];
-	const DcmTagKey tags[2] = { DCM_PixelPaddingValue, DCM_PixelPaddingRangeLimit };
-	unsigned n = 0;
-
-	for (; n < 2; n++) {
-		Uint16 u;
-		Sint16 i;
-
-		if (header.findAndGetUint16(tags[n], u).good())
-			value[n] = s.is_signed ? (int32_t)(Sint16)u : (int32_t)u;
-		else if (header.findAndGetSint16(tags[n], i).good())
-			value[n] = s.is_signed ? (int32_t)i : (int32_t)(Uint16)i;
-		else
-			break;
-	}
-	if (n == 0)
-		return;
-	g->has_padding = true;
-	g->padding_low = n == 2 && value[1] < value[0] ? value[1] : value[0];
-	g->padding_high = n == 2 && value[1] > value[0] ? value[1] : value[0];
-}
-
-static bool make_grey(struct dicom_image *image, DcmItem &header, const struct scan &s)
-{
-	static const char *const how_names[] = { "VOI LUT", "window", "percentile window" };
-	struct lut_storage modality, voi;
-	struct grey g = {};
-	enum grey_how how = GREY_BY_WINDOW;
-	const char *shape = header_text(header, DCM_PresentationLUTShape);
-	bool inverse = strncmp(shape, "INVERSE", 7) == 0;
-	size_t n = (size_t)s.rows * s.columns;
-	int r;
-
-	g.bits = s.bits_stored;
-	g.is_signed = s.is_signed;
-	g.slope = 1.0;
-	read_lut(header_item(header, DCM_ModalityLUTSequence), s, modality, &g.modality);
-	if (!number_of(header, DCM_RescaleSlope, &g.slope) || g.slope == 0.0)
-		g.slope = 1.0;
-	if (!number_of(header, DCM_RescaleIntercept, &g.intercept))
-		g.intercept = 0.0;
-	read_lut(header_item(header, DCM_VOILUTSequence), s, voi, &g.voi);
-	read_window(header, &g);
-	read_padding(header, s, &g);
-	/* Photometric Interpretation decides; a contradicting shape is noted, not obeyed (results differ
-	 * between viewers there) */
-	image->monochrome1 = strcmp(image->facts.photometric, "MONOCHROME1") == 0;
-	g.invert = image->monochrome1;
-	image->window = (uint8_t *)malloc(n);
-	if (image->window == NULL)
-		throw std::bad_alloc();
-	r = grey_render(&g, image->stored, n, image->window, &how);
-	if (r < 0)
-		return reason(image, IMAGE_CONSTANT, "all pixels have one value");
-	(void)snprintf(image->note, sizeof(image->note), "grey levels by %s%s", how_names[how],
-		       shape[0] != '\0' && inverse != image->monochrome1
-			       ? "; Presentation LUT Shape (2050,0020) contradicts Photometric Interpretation, which was followed"
-			       : "");
+		return false;
 	return true;
 }
 
-/* ---- orientation ------------------------------------------------------------------------------------- */
-
-template <typename T> static void mirror_columns(T *p, size_t rows, size_t columns)
+/* PS3.3 C.11.1.1 and C.11.2.1.1; false when there is none or it makes no sense. */
+bool read_lut(DcmItem &header, const DcmTagKey &sequence, bool signed_input, struct lut *ret)
 {
-	for (size_t y = 0; y < rows; y++) {
-		for (size_t x = 0; x < columns / 2; x++)
-			std::swap(p[y * columns + x], p[y * columns + columns - 1 - x]);
-	}
+	DcmItem *item = header_item(header, sequence);
+	DcmElement *e = NULL;
+	Uint16 *words = NULL;
+	int32_t entries, first, bits;
+	size_t size;
+	uint16_t largest = 0;
+
+	if (item == NULL || !descriptor_value(*item, 0, false, &entries) ||
+	    !descriptor_value(*item, 1, signed_input, &first) || !descriptor_value(*item, 2, false, &bits))
+		return false;
+	if (entries == 0)
+		entries = LUT_ENTRIES_MAX;
+	if (bits < 8 || bits > 16 || item->findAndGetElement(DCM_LUTData, e).bad() || e == NULL ||
+	    e->getUint16Array(words).bad() || words == NULL)
+		return false;
+	size = e->getLength(EXS_LittleEndianExplicit);
+	if (size == static_cast<size_t>(entries) * 2)
+		ret->data.assign(words, words + entries);
+	else if (bits == 8 && size == static_cast<size_t>(entries) + (entries & 1)) /* packed: low byte first */
+		for (int32_t i = 0; i < entries; i++)
+			ret->data.push_back(i & 1 ? words[i / 2] >> 8 : words[i / 2] & 0xff);
+	else
+		return false;
+	for (uint16_t v : ret->data)
+		largest = v > largest ? v : largest;
+	while (bits < 16 && largest >> bits != 0) /* more than was promised: take it at its word */
+		bits++;
+	ret->grey = { ret->data.size(), first, static_cast<unsigned>(bits), ret->data.data() };
+	return true;
 }
 
-template <typename T> static void mirror_rows(T *p, size_t rows, size_t columns)
+/* US or SS by Pixel Representation, whatever VR it came with. */
+bool padding_value(DcmItem &header, const DcmTagKey &tag, bool is_signed, int32_t *ret)
 {
-	for (size_t y = 0; y < rows / 2; y++) {
-		for (size_t x = 0; x < columns; x++)
-			std::swap(p[y * columns + x], p[(rows - 1 - y) * columns + x]);
-	}
+	DcmElement *e = NULL;
+	Uint16 u;
+	Sint16 s;
+
+	if (header.findAndGetElement(tag, e).bad() || e == NULL)
+		return false;
+	if (e->getUint16(u, 0).good())
+		*ret = is_signed ? static_cast<Sint16>(u) : u;
+	else if (e->getSint16(s, 0).good())
+		*ret = is_signed ? s : static_cast<Uint16>(s);
+	else
+		return false;
+	return true;
 }
 
-/* PS3.3 C.7.6.1.1.1: direction of rows and columns.  A frontal film is read as L\F: the patient's left
- * at the viewer's right, head up.  Only when both are stated is anything turned. */
-static void make_upright(struct dicom_image *image)
+/* PS3.3 C.7.5.1.1.2: one value, or a range in either order. */
+void take_padding(DcmItem &header, struct grey *g)
 {
-	const char *row = image->facts.orientation[0], *column = image->facts.orientation[1];
-	bool mirrored = row[0] == 'R', upside_down = column[0] == 'H';
+	int32_t value, limit;
 
-	if ((row[0] != 'L' && row[0] != 'R') || (column[0] != 'F' && column[0] != 'H'))
+	if (!padding_value(header, DCM_PixelPaddingValue, g->is_signed, &value))
 		return;
-	if (mirrored) {
-		mirror_columns(image->stored, image->height, image->width);
-		mirror_columns(image->window, image->height, image->width);
-	}
-	if (upside_down) {
-		mirror_rows(image->stored, image->height, image->width);
-		mirror_rows(image->window, image->height, image->width);
-	}
+	if (!padding_value(header, DCM_PixelPaddingRangeLimit, g->is_signed, &limit))
+		limit = value;
+	g->has_padding = true;
+	g->padding_low = value < limit ? value : limit;
+	g->padding_high = value < limit ? limit : value;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------- */
-
-static void digest_content(struct dicom_image *image)
+void take_window(DcmItem &header, struct grey *g)
 {
-	struct digest *d = digest_new();
-	uint32_t shape[2] = { image->facts.rows, image->facts.columns };
+	char function[17];
 
-	digest_update(d, image->facts.copied, DIGEST_SIZE);
-	digest_update(d, shape, sizeof(shape));
-	digest_update(d, image->stored, image->width * image->height * sizeof(*image->stored));
-	digest_final(d, image->facts.content);
+	g->has_window = header.findAndGetFloat64(DCM_WindowCenter, g->center, 0).good() &&
+			header.findAndGetFloat64(DCM_WindowWidth, g->width, 0).good();
+	take(function, header, DCM_VOILUTFunction);
+	if (strcmp(function, "SIGMOID") == 0)
+		g->function = GREY_SIGMOID;
+	else if (strcmp(function, "LINEAR_EXACT") == 0)
+		g->function = GREY_LINEAR_EXACT;
+}
+
+/* Two statements about one inversion (PS3.3 C.11.6): Photometric Interpretation is followed, as
+ * viewers do; the other is noted. */
+void check_polarity(struct dicom_image *image, DcmItem &header)
+{
+	char shape[17];
+
+	take(shape, header, DCM_PresentationLUTShape);
+	if ((image->monochrome1 && strcmp(shape, "IDENTITY") == 0) ||
+	    (!image->monochrome1 && strcmp(shape, "INVERSE") == 0))
+		add_note(image, "Presentation LUT Shape (2050,0020) contradicts Photometric Interpretation, which was followed");
+}
+
+bool render(struct dicom_image *image, const struct raw_image &raw, DcmItem &header, const int32_t *stored, uint8_t *ret)
+{
+	static const char *const names[] = { "VOI LUT", "window", "percentile window" };
+	struct grey g = {};
+	struct lut modality, voi;
+	enum grey_how how;
+	double lowest;
+
+	g.bits = raw.bits_stored;
+	g.is_signed = image->facts.is_signed;
+	g.slope = 1;
+	g.invert = image->monochrome1;
+	lowest = g.is_signed ? -ldexp(1, static_cast<int>(g.bits) - 1) : 0;
+	if (read_lut(header, DCM_ModalityLUTSequence, g.is_signed, &modality)) {
+		g.modality = modality.grey;
+		lowest = 0;
+		add_note(image, "Modality LUT");
+	} else {
+		double slope, intercept;
+
+		if (header.findAndGetFloat64(DCM_RescaleSlope, slope).good() &&
+		    header.findAndGetFloat64(DCM_RescaleIntercept, intercept).good() && isfinite(slope) &&
+		    isfinite(intercept) && slope != 0) {
+			g.slope = slope;
+			g.intercept = intercept;
+			lowest = lowest * slope + intercept;
+		}
+	}
+	if (read_lut(header, DCM_VOILUTSequence, lowest < 0, &voi))
+		g.voi = voi.grey;
+	take_window(header, &g);
+	take_padding(header, &g);
+	if (grey_render(&g, stored, raw.n, ret, &how) < 0)
+		return false;
+	add_note(image, names[how]);
+	add_note(image, image->monochrome1 ? "MONOCHROME1" : "MONOCHROME2");
+	check_polarity(image, header);
+	return true;
+}
+
+/* ---- orientation ------------------------------------------------------------------------------------ */
+
+struct turn {
+	bool transpose, mirror, upside_down; /* in the order of reading */
+};
+
+/* PS3.3 C.7.6.1.1.1.  Rows of an upright frontal image run to the patient's left, columns to the
+ * feet (L\F): everything else that says both is turned to that. */
+struct turn turn_of(const struct image_facts &f)
+{
+	char row = f.orientation[0][0], column = f.orientation[1][0];
+	bool row_is_side = row == 'L' || row == 'R', row_is_length = row == 'H' || row == 'F';
+	bool column_is_side = column == 'L' || column == 'R', column_is_length = column == 'H' || column == 'F';
+
+	if (row_is_side && column_is_length)
+		return { false, row == 'R', column == 'H' };
+	if (row_is_length && column_is_side)
+		return { true, column == 'R', row == 'H' };
+	return { false, false, false };
+}
+
+template <typename T> outside<T> turned(outside<T> from, size_t width, size_t height, struct turn t)
+{
+	if (!t.transpose && !t.mirror && !t.upside_down)
+		return from;
+
+	size_t to_width = t.transpose ? height : width, to_height = t.transpose ? width : height;
+	outside<T> to = allocate<T>(width * height);
+
+	for (size_t y = 0; y < to_height; y++) {
+		size_t from_y = t.upside_down ? to_height - 1 - y : y;
+
+		for (size_t x = 0; x < to_width; x++) {
+			size_t from_x = t.mirror ? to_width - 1 - x : x;
+
+			to[y * to_width + x] = t.transpose ? from[from_x * width + from_y] : from[from_y * width + from_x];
+		}
+	}
+	return to;
+}
+
+/* ---- the whole -------------------------------------------------------------------------------------- */
+
+void digest_content(struct dicom_image *image, const int32_t *stored, size_t n)
+{
+	struct image_facts *f = &image->facts;
+	char shape[64];
+	struct digest *d = digest_new();
+
+	(void)snprintf(shape, sizeof(shape), "%u %u\n", f->rows, f->columns);
+	digest_update(d, f->copied, DIGEST_SIZE);
+	digest_update(d, shape, strlen(shape));
+	digest_update(d, stored, n * sizeof(*stored)); /* little endian on every machine that we run on */
+	digest_final(d, f->content);
 	digest_free(d);
 }
 
-static bool is_constant(const int32_t *p, size_t n)
-{
-	for (size_t i = 1; i < n; i++) {
-		if (p[i] != p[0])
-			return false;
-	}
-	return true;
-}
-
-static bool decode_pixels(struct dicom_image *image, DcmItem &header, const struct scan &s,
-			  const struct dicom_limits &limits)
-{
-	if (!check_shape(image, s, limits))
-		return false;
-	size_t n = (size_t)s.rows * s.columns;
-	std::vector<uint16_t> raw(n);
-
-	if (!(s.encapsulated ? unpack_compressed(image, s, raw) : unpack_native(image, s, raw)))
-		return false;
-	image->width = s.columns;
-	image->height = s.rows;
-	image->stored = (int32_t *)malloc(n * sizeof(*image->stored));
-	if (image->stored == NULL)
-		throw std::bad_alloc();
-	mask_values(s, raw, image->stored);
-	digest_content(image);
-	if (is_constant(image->stored, n))
-		return reason(image, IMAGE_CONSTANT, "all pixels have one value");
-	if (!make_grey(image, header, s))
-		return false;
-	make_upright(image);
-	return true;
-}
-
-static void drop_arrays(struct dicom_image *image)
-{
-	free(image->stored);
-	free(image->window);
-	image->stored = NULL;
-	image->window = NULL;
-	image->width = image->height = 0;
-}
-
-static void decode_scanned(struct dicom_image *image, const struct scan &s, const struct dicom_limits &limits)
+void decode_into(struct dicom_image *image, const struct scan &scan, const struct dicom_limits *limits)
 {
 	DcmDataset header;
-	bool good = false;
+	struct raw_image raw;
 
-	if (s.header_size > 0) {
-		if (header_read(s, header).bad()) {
-			(void)reason(image, IMAGE_NOT_DICOM, "the header cannot be parsed");
-			return;
-		}
-		good = fill_facts(image, header, s);
-	}
-	if (s.reason != IMAGE_OK) {
-		(void)reason(image, s.reason, "%s", s.why);
+	image->reason = scan.reason;
+	(void)str_copy(image->why, sizeof(image->why), scan.why);
+	if (scan.header_size == 0)
+		return;
+	if (header_read(scan, header).bad()) {
+		if (scan.reason == IMAGE_OK)
+			set_reason(image, IMAGE_NOT_DICOM, "the header does not parse");
 		return;
 	}
-	if (!good) {
-		if (image->reason == IMAGE_OK)
-			(void)reason(image, IMAGE_NOT_DICOM, "no elements before the pixel data");
+	take_facts(image, scan, header);
+	if (!digest_copied(header, image->facts.copied)) {
+		set_reason(image, IMAGE_BROKEN, "patient and study elements are longer than any report can take");
 		return;
 	}
-	if (!decode_pixels(image, header, s, limits))
-		drop_arrays(image);
+	if (scan.reason != IMAGE_OK)
+		return;
+	if (check_geometry(image, scan, limits, header) != IMAGE_OK || decode_pixels(image, scan, &raw) != IMAGE_OK)
+		return;
+
+	outside<int32_t> stored = stored_values(raw, scan.is_signed);
+	outside<uint8_t> window = allocate<uint8_t>(raw.n);
+	struct turn turn = turn_of(image->facts);
+
+	raw.words.reset();
+	digest_content(image, stored.get(), raw.n);
+	if (!render(image, raw, header, stored.get(), window.get())) {
+		set_reason(image, IMAGE_CONSTANT, "the image has one grey level only");
+		return;
+	}
+	if (turn.transpose || turn.mirror || turn.upside_down)
+		add_note(image, "turned by Patient Orientation (0020,0020)");
+	image->stored = turned(std::move(stored), scan.columns, scan.rows, turn).release();
+	image->window = turned(std::move(window), scan.columns, scan.rows, turn).release();
+	image->width = turn.transpose ? scan.rows : scan.columns;
+	image->height = turn.transpose ? scan.columns : scan.rows;
+}
+
+}
+
+const char *image_reason_name(enum image_reason r)
+{
+	switch (r) {
+	case IMAGE_OK:
+		return "ok";
+	case IMAGE_NOT_DICOM:
+		return "not-dicom";
+	case IMAGE_NO_PIXELS:
+		return "no-pixels";
+	case IMAGE_UNSUPPORTED:
+		return "unsupported";
+	case IMAGE_BROKEN:
+		return "broken";
+	case IMAGE_TOO_LARGE:
+		return "too-large";
+	case IMAGE_TOO_SMALL:
+		return "too-small";
+	case IMAGE_CONSTANT:
+		return "constant";
+	case IMAGE_NOT_FRONTAL_CHEST:
+		return "not-frontal-chest";
+	case IMAGE_FOR_PROCESSING:
+		return "for-processing";
+	case IMAGE_TOO_YOUNG:
+		return "too-young";
+	case IMAGE_OUT_OF_DOMAIN:
+		return "out-of-domain";
+	}
+	return "?";
 }
 
 int dicom_image_decode(const void *file, size_t n, const struct dicom_limits *limits, struct dicom_image **ret)
 {
-	struct dicom_image *image = (struct dicom_image *)calloc(1, sizeof(*image));
-	struct scan s;
+	struct dicom_image *image = static_cast<struct dicom_image *>(calloc(1, sizeof(*image)));
+	struct scan scan;
 	int r;
 
 	if (image == NULL)
 		return -ENOMEM;
 	image->facts.age_years = -1;
-	r = scan_file(file, n, limits, &s);
-	if (r < 0) {
-		free(image);
-		return r;
+	r = scan_file(file, n, limits, &scan);
+	if (r == 0)
+		r = guarded(NULL, "image", [&]() -> int {
+			decode_into(image, scan, limits);
+			return 0;
+		});
+	scan_free(&scan);
+	if (r == -EBADMSG || r == -EIO) { /* an exception that the input provoked */
+		set_reason(image, IMAGE_BROKEN, "the DICOM library gave up on this image");
+		r = 0;
 	}
-	r = guarded(NULL, "decode", [&]() -> int {
-		decode_scanned(image, s, *limits);
-		return 0;
-	});
-	scan_free(&s);
-	if (r == -ENOMEM) {
+	if (r < 0) {
 		dicom_image_free(image);
 		return r;
-	}
-	if (r < 0) {
-		drop_arrays(image);
-		(void)reason(image, IMAGE_BROKEN, "the DICOM library gave up on this object");
 	}
 	*ret = image;
 	return 0;
@@ -726,35 +934,48 @@ void dicom_image_free(struct dicom_image *image)
 {
 	if (image == NULL)
 		return;
-	drop_arrays(image);
+	free(image->stored);
+	free(image->window);
 	free(image);
 }
 
-/* ---- warm-up -------------------------------------------------------------------------------------------- */
-
-/* A native image through the whole road, and a broken frame through each codec: dictionaries, locales
- * and lazy tables are then in memory. */
+/* A header through parsing, facts and rendering, and a broken frame through each codec (its error path
+ * throws): what the library, the unwinder and libc set up at first use is there afterwards. */
 void dicom_image_warm_up(void)
 {
 	(void)guarded(NULL, "warm-up", []() -> int {
-		static const E_TransferSyntax syntaxes[] = { EXS_JPEGProcess1, EXS_JPEGProcess2_4, EXS_JPEGProcess14SV1,
-							     EXS_JPEGLSLossless };
-		struct scan s = {};
-		std::vector<uint16_t> raw(WARM_SIDE * WARM_SIDE);
-		std::vector<uint8_t> frame = { 0xff, 0xd8, 0xff, 0xd9 };
+		static const uint8_t broken[] = { 0xff, 0xd8, 0xff, 0xd9 };
 		struct dicom_image image = {};
+		struct compressed frame = { allocate<uint8_t>(sizeof(broken)), sizeof(broken) };
+		struct raw_image raw = { allocate<uint16_t>(WARM_SIDE * WARM_SIDE), WARM_SIDE * WARM_SIDE, 16, 15 };
+		outside<uint8_t> window = allocate<uint8_t>(raw.n);
+		struct scan scan = {};
+		memory_stream stream;
 		DcmDataset header;
 
-		s.rows = s.columns = WARM_SIDE;
-		s.bits_allocated = 16;
-		for (E_TransferSyntax syntax : syntaxes) {
-			const struct syntax_row row = { "", "", false, FRAME_JPEG_BASELINE, syntax };
+		header.putAndInsertString(DCM_PatientName, "WARM^UP");
+		header.putAndInsertString(DCM_WindowCenter, "1.5");
+		header.putAndInsertString(DCM_WindowWidth, "256");
+		header.transferInit();
+		if (header.write(stream, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL).good()) {
+			DcmDataset again;
 
-			(void)decode_frame(s, row, 8, frame, raw);
+			header.transferEnd();
+			scan.data_set = reinterpret_cast<const uint8_t *>(stream.bytes().data());
+			scan.header_size = stream.bytes().size();
+			scan.encoding = SCAN_EXPLICIT_LE;
+			(void)header_read(scan, again);
+			take_facts(&image, scan, again);
+			(void)digest_copied(again, image.facts.copied);
 		}
-		(void)header.putAndInsertString(DCM_PatientName, "WARM^UP");
-		(void)header.putAndInsertString(DCM_WindowCenter, "1.5");
-		(void)fill_facts(&image, header, s);
+		for (size_t i = 0; i < raw.n; i++)
+			raw.words[i] = static_cast<uint16_t>(i);
+		(void)render(&image, raw, header, stored_values(raw, false).get(), window.get());
+		memcpy(frame.p.get(), broken, sizeof(broken));
+		scan.rows = scan.columns = WARM_SIDE;
+		for (unsigned precision : { 8u, 12u, 16u })
+			(void)decode_jpeg(frame, precision, &raw);
+		(void)decode_jpeg_ls(scan, frame, 16, &raw);
 		return 0;
 	});
 }

@@ -11,7 +11,6 @@
 #include "dcmtk/dcmdata/dcdict.h"
 #include "dcmtk/dcmdata/dcobject.h"
 #include "dcmtk/dcmdata/dctag.h"
-#include "dcmtk/dcmjpeg/djdecode.h"
 #include "dcmtk/dcmjpls/djdecode.h"
 #include "dcmtk/dcmnet/dul.h"
 #include "dcmtk/oflog/appender.h"
@@ -105,11 +104,9 @@ int dicom_init(bool codecs, struct err *e)
 		dcmDisableGethostbyaddr.set(OFTrue);
 		/* "Correction" strips padding from values that reports must copy as they are. */
 		dcmEnableAutomaticInputDataCorrection.set(OFFalse);
-		if (codecs) {
-			/* Never new UIDs: they would cost the same-input-same-bytes promise. */
-			DJDecoderRegistration::registerCodecs(EDC_photometricInterpretation, EUC_never);
+		/* JPEG needs no registration: image.cc drives its decoders itself; RLE is frame.c's. */
+		if (codecs)
 			DJLSDecoderRegistration::registerCodecs(EJLSUC_never);
-		}
 		return 0;
 	});
 }
