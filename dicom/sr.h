@@ -70,6 +70,9 @@ struct sr_report {
  * -EBADMSG with text when a source object cannot be used. */
 int sr_write(const struct sr_report *report, int fd, struct err *e);
 
+/* Composes a small report in memory and throws it away: after that sr_write() opens no file. */
+void sr_warm_up(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,1174 @@
+/* sr.cc: see sr.h.  One study's results as an Imaging Measurement Report (PS3.16 TID 1500).
+ *
+ * Job: the content tree through DCMTK's DSRDocumentTree, which knows what relationships each of the
+ * three SR classes allows; every module around it element by element.
+ * Promise: no clock, no generated UID, no file: the same struct sr_report gives the same bytes, in
+ * any process.  That is why DSRDocument is not used: it makes UIDs and dates of its own, and its
+ * UIDs need gethostid(), which may open files at each call.
+ * Never: re-encodes, trims or checks a patient's or a study's element; refuses a report because of
+ * a strange value in a source.  A descriptor that DICOM does not allow is left out instead.
+ *
+ * Our own texts are ASCII, so that they are right in every Specific Character Set; what a site wrote
+ * into its findings list may be more, see own_text().
+ */
+#include "dicom/guard.hh"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "dcmtk/dcmdata/dcdeftag.h"
+#include "dcmtk/dcmdata/dcfilefo.h"
+#include "dcmtk/dcmdata/dcmetinf.h"
+#include "dcmtk/dcmdata/dcuid.h"
+#include "dcmtk/dcmdata/dcvrda.h"
+#include "dcmtk/dcmdata/dcvrds.h"
+#include "dcmtk/dcmdata/dcvrtm.h"
+#include "dcmtk/dcmsr/cmr/cid29e.h"
+#include "dcmtk/dcmsr/cmr/cid4031e.h"
+#include "dcmtk/dcmsr/dsrdoctr.h"
+#include "dcmtk/dcmsr/dsrimgvl.h"
+#include "dcmtk/dcmsr/dsrnumvl.h"
+
+extern "C" {
+#include "base/fdio.h"
+}
+
+#include "dicom/dicom.h"
+#include "dicom/header.hh"
+#include "dicom/sr.h"
+
+#define SH_MAX 16 /* characters, PS3.5 6.2 */
+#define LO_MAX 64
+#define DS_MAX 16
+
+/* Of a source's header; it has passed the receiver and usually the decoder before. */
+#define SOURCE_DEPTH_MAX 16
+#define SOURCE_ITEMS_MAX 10000
+#define SOURCE_FRAGMENTS_MAX 1000000
+#define SOURCE_PIXELS_MAX (1u << 28)
+
+#define LOCAL_SCHEME "99CXRZS"
+#define LOCAL_SCHEME_UID "2.25.195000788339835311453065584184026576707"
+#define LOCAL_SCHEME_NAME "Carzerod local codes"
+
+namespace
+{
+
+typedef DSRTypes T;
+
+struct concept_code {
+	const char *value, *scheme, *meaning;
+
+	operator DSRCodedEntryValue() const
+	{
+		return DSRCodedEntryValue(value, scheme, meaning, DSRTypes::CVT_auto, OFFalse);
+	}
+};
+
+/* ---- the sources ---- */
+
+/* One image of the report, or what can be known of it. */
+struct source {
+	DcmDataset header;
+	bool readable = false; /* header holds its elements and the UIDs below are there */
+	std::string sop_class, sop_uid, study_uid, series_uid;
+};
+
+typedef std::vector<std::unique_ptr<source>> sources;
+
+/* Without the padding that UIDs and code strings may carry (PS3.5 6.2). */
+std::string trimmed(const char *text)
+{
+	std::string t(text);
+	size_t from = t.find_first_not_of(' ');
+
+	if (from == std::string::npos)
+		return "";
+	return t.substr(from, t.find_last_not_of(' ') - from + 1);
+}
+
+/* 0 or -ENOMEM; an image that cannot be read is not readable, and named in a comment. */
+int source_read(const struct sr_image *image, source &ret)
+{
+	struct dicom_limits limits = {};
+	struct scan scan;
+	bool parsed = false;
+	int r;
+
+	limits.side = UINT16_MAX;
+	limits.pixels = SOURCE_PIXELS_MAX;
+	limits.depth = SOURCE_DEPTH_MAX;
+	limits.items = SOURCE_ITEMS_MAX;
+	limits.fragments = SOURCE_FRAGMENTS_MAX;
+	r = scan_file(image->file, image->file_size, &limits, &scan);
+	if (r < 0)
+		return r;
+	if (scan.data_set != NULL && scan.header_size > 0)
+		parsed = header_read(scan, ret.header).good();
+	scan_free(&scan); /* of a deflated file it holds pixels */
+	if (!parsed)
+		return 0;
+	ret.sop_class = trimmed(header_text(ret.header, DCM_SOPClassUID));
+	ret.sop_uid = trimmed(header_text(ret.header, DCM_SOPInstanceUID));
+	ret.study_uid = trimmed(header_text(ret.header, DCM_StudyInstanceUID));
+	ret.series_uid = trimmed(header_text(ret.header, DCM_SeriesInstanceUID));
+	ret.readable = !ret.sop_class.empty() && !ret.sop_uid.empty() && !ret.study_uid.empty() &&
+		       !ret.series_uid.empty();
+	return 0;
+}
+
+/* ---- the content tree ---- */
+
+/* The cursor stands on a container; every item goes below it, after its other children.  The first
+ * refusal is kept and later calls do nothing, so that a tree reads as a list of its rows. */
+class content {
+public:
+	explicit content(T::E_DocumentType type) : tree(type) {}
+
+	void root(const concept_code &name, const char *template_id)
+	{
+		if (tree.addContentItem(T::RT_isRoot, T::VT_Container) == 0)
+			fail();
+		keep(item().setConceptName(name, OFFalse));
+		keep(item().setTemplateIdentification(template_id, "DCMR", "1.2.840.10008.8.1.1"));
+	}
+
+	/* Goes into the new container; up() leaves it. */
+	void container(const concept_code &name, const char *template_id = NULL)
+	{
+		if (!below(T::RT_contains, T::VT_Container, name))
+			return;
+		if (template_id != NULL)
+			keep(item().setTemplateIdentification(template_id, "DCMR", "1.2.840.10008.8.1.1"));
+	}
+
+	void up()
+	{
+		if (good())
+			tree.goUp();
+	}
+
+	void code(T::E_RelationshipType rel, const concept_code &name, const DSRCodedEntryValue &value)
+	{
+		if (!below(rel, T::VT_Code, name))
+			return;
+		keep(item().setCodeValue(value, OFFalse));
+		up();
+	}
+
+	void text(T::E_RelationshipType rel, const concept_code &name, const std::string &value)
+	{
+		string(rel, T::VT_Text, name, value);
+	}
+
+	void uid(T::E_RelationshipType rel, const concept_code &name, const std::string &value)
+	{
+		string(rel, T::VT_UIDRef, name, value);
+	}
+
+	/* PS3.16 TID 300 and 320: never without what it was measured on, some viewers fail then. */
+	void measurement(const concept_code &name, const char *value, const concept_code &unit,
+			 const source &image)
+	{
+		static const concept_code source_of_measurement = { "121112", "DCM", "Source of Measurement" };
+
+		if (!below(T::RT_contains, T::VT_Num, name))
+			return;
+		keep(item().setNumericValue(DSRNumericMeasurementValue(value, unit, OFFalse), OFFalse));
+		reference(T::RT_inferredFrom, &source_of_measurement, image);
+		up();
+	}
+
+	void reference(T::E_RelationshipType rel, const concept_code *name, const source &image)
+	{
+		if (!below(rel, T::VT_Image, name != NULL ? DSRCodedEntryValue(*name) : DSRCodedEntryValue()))
+			return;
+		keep(item().setImageReference(DSRImageReferenceValue(image.sop_class.c_str(),
+								     image.sop_uid.c_str(), OFFalse),
+					      OFFalse));
+		up();
+	}
+
+	void date(T::E_RelationshipType rel, const concept_code &name, const std::string &value)
+	{
+		string(rel, T::VT_Date, name, value);
+	}
+
+	void time(T::E_RelationshipType rel, const concept_code &name, const std::string &value)
+	{
+		string(rel, T::VT_Time, name, value);
+	}
+
+	void number(T::E_RelationshipType rel, const concept_code &name, const std::string &value,
+		    const concept_code &unit)
+	{
+		if (!below(rel, T::VT_Num, name))
+			return;
+		keep(item().setNumericValue(DSRNumericMeasurementValue(value.c_str(), unit, OFFalse), OFFalse));
+		up();
+	}
+
+	OFCondition write(DcmItem &to)
+	{
+		return good() ? tree.write(to) : status;
+	}
+
+private:
+	DSRDocumentTree tree;
+	OFCondition status = EC_Normal;
+
+	bool good() const
+	{
+		return status.good();
+	}
+
+	DSRContentItem &item()
+	{
+		return tree.getCurrentContentItem();
+	}
+
+	void keep(const OFCondition &c)
+	{
+		if (good())
+			status = c;
+	}
+
+	void fail()
+	{
+		keep(EC_IllegalCall);
+	}
+
+	bool below(T::E_RelationshipType rel, T::E_ValueType type, const DSRCodedEntryValue &name)
+	{
+		if (!good())
+			return false;
+		if (tree.addContentItem(rel, type, T::AM_belowCurrent) == 0) {
+			fail();
+			return false;
+		}
+		if (!name.isEmpty())
+			keep(item().setConceptName(name, OFFalse));
+		return good();
+	}
+
+	void string(T::E_RelationshipType rel, T::E_ValueType type, const concept_code &name,
+		    const std::string &value)
+	{
+		if (value.empty() || !below(rel, type, name))
+			return;
+		keep(item().setStringValue(value.c_str(), OFFalse));
+		up();
+	}
+};
+
+/* ---- texts ---- */
+
+/* What a site wrote (UTF-8) in the Specific Character Set that the copied elements have: verbatim
+ * for ISO_IR 192, one byte a character for ISO_IR 100, else ASCII with '?' for every other
+ * character.  Converting the copied elements instead would change the patient's name. */
+class own_text {
+public:
+	explicit own_text(const std::string &character_set)
+		: utf8(character_set == "ISO_IR 192"), latin1(character_set == "ISO_IR 100")
+	{
+	}
+
+	/* At most `max` characters, 0: any number. */
+	std::string operator()(const char *text, size_t max = 0) const
+	{
+		const unsigned char *p = reinterpret_cast<const unsigned char *>(text);
+		std::string ret;
+		size_t n = 0;
+
+		while (*p != '\0' && (max == 0 || n++ < max)) {
+			const unsigned char *from = p++;
+
+			while ((*p & 0xc0) == 0x80)
+				p++;
+			if (*from < 0x80)
+				ret += *from >= ' ' && *from < 0x7f ? static_cast<char>(*from) : ' ';
+			else if (utf8)
+				ret.append(from, p);
+			else if (latin1 && p - from == 2 && (*from == 0xc2 || *from == 0xc3) && from[1] >= 0xa0 - 0x40 * (*from - 0xc2))
+				ret += static_cast<char>(*from == 0xc2 ? from[1] : from[1] + 0x40);
+			else
+				ret += '?';
+		}
+		return ret;
+	}
+
+private:
+	bool utf8, latin1;
+};
+
+bool is_printable_ascii(const std::string &text)
+{
+	for (unsigned char c : text) {
+		if (c < ' ' || c > '~')
+			return false;
+	}
+	return true;
+}
+
+/* The first item of a code sequence as an entry, if it can be one (PS3.3 8.8).  The meaning's bytes
+ * stay as they are; they are right where the source's character set is. */
+bool source_code(DcmItem &header, const DcmTagKey &sequence, bool ascii, DSRCodedEntryValue &ret)
+{
+	DcmItem *item = header_item(header, sequence);
+	std::string value, scheme, version, meaning;
+
+	if (item == NULL)
+		return false;
+	value = trimmed(header_text(*item, DCM_CodeValue));
+	scheme = trimmed(header_text(*item, DCM_CodingSchemeDesignator));
+	version = trimmed(header_text(*item, DCM_CodingSchemeVersion));
+	meaning = trimmed(header_text(*item, DCM_CodeMeaning));
+	if (value.empty() || value.size() > SH_MAX || !is_printable_ascii(value) ||
+	    scheme.empty() || scheme.size() > SH_MAX || !is_printable_ascii(scheme) ||
+	    version.size() > SH_MAX || !is_printable_ascii(version) || meaning.empty() ||
+	    (value + scheme + version).find('\\') != std::string::npos)
+		return false;
+	if (is_printable_ascii(meaning) ? meaning.size() > LO_MAX || meaning.find('\\') != std::string::npos : ascii)
+		return false;
+	ret = DSRCodedEntryValue(value.c_str(), scheme.c_str(), version.c_str(), meaning.c_str(),
+				 T::CVT_auto, OFFalse);
+	return true;
+}
+
+/* One component of a multi-valued string, or "". */
+std::string component(DcmItem &item, const DcmTagKey &tag, unsigned long i)
+{
+	OFString value;
+
+	if (item.findAndGetOFString(tag, value, i).bad())
+		return "";
+	return trimmed(value.c_str());
+}
+
+/* ---- image library (TID 1600 to 1603) ---- */
+
+const concept_code pixels = { "{pixels}", "UCUM", "pixels" };
+const concept_code millimeter = { "mm", "UCUM", "millimeter" };
+const concept_code chest = { "816094009", "SCT", "Chest" };
+
+void describe_date(content &t, DcmItem &header, const DcmTagKey &tag, const concept_code &name)
+{
+	std::string value = trimmed(header_text(header, tag));
+
+	if (!value.empty() && DcmDate::checkStringValue(value.c_str(), "1").good())
+		t.date(T::RT_hasAcqContext, name, value);
+}
+
+void describe_time(content &t, DcmItem &header, const DcmTagKey &tag, const concept_code &name)
+{
+	std::string value = trimmed(header_text(header, tag));
+
+	if (!value.empty() && DcmTime::checkStringValue(value.c_str(), "1").good())
+		t.time(T::RT_hasAcqContext, name, value);
+}
+
+void describe_text(content &t, const std::string &value, const concept_code &name)
+{
+	if (is_printable_ascii(value))
+		t.text(T::RT_hasAcqContext, name, value);
+}
+
+void describe_count(content &t, DcmItem &header, const DcmTagKey &tag, const concept_code &name)
+{
+	Uint16 n = 0;
+
+	if (header.findAndGetUint16(tag, n).good() && n > 0)
+		t.number(T::RT_hasAcqContext, name, std::to_string(n), pixels);
+}
+
+void describe_spacing(content &t, DcmItem &header, unsigned long i, const concept_code &name)
+{
+	std::string value = component(header, DCM_ImagerPixelSpacing, i);
+	char *end = NULL;
+
+	if (value.empty())
+		value = component(header, DCM_PixelSpacing, i);
+	if (value.empty() || DcmDecimalString::checkStringValue(value.c_str(), "1").bad())
+		return;
+	if (strtod(value.c_str(), &end) > 0)
+		t.number(T::RT_hasAcqContext, name, value, millimeter);
+}
+
+void describe_region(content &t, DcmItem &header)
+{
+	static const concept_code name = { "123014", "DCM", "Target Region" };
+	std::string body_part = trimmed(header_text(header, DCM_BodyPartExamined));
+	DSRCodedEntryValue region;
+
+	if (body_part == "THORAX") /* not a defined term, and common */
+		region = chest;
+	else if (!source_code(header, DCM_AnatomicRegionSequence, true, region))
+		region = CMR_CID4031e::mapBodyPartExamined(body_part.c_str());
+	if (region.isValid())
+		t.code(T::RT_hasAcqContext, name, region);
+}
+
+void describe_view(content &t, DcmItem &header)
+{
+	static const concept_code name = { "111031", "DCM", "Image View" };
+	static const struct {
+		const char *position;
+		concept_code view; /* CID 4010 */
+	} views[] = {
+		{ "PA", { "272479007", "SCT", "postero-anterior" } },
+		{ "AP", { "399348003", "SCT", "antero-posterior" } },
+		{ "LL", { "399173006", "SCT", "left lateral" } },
+		{ "RL", { "399198007", "SCT", "right lateral" } },
+	};
+	std::string position = trimmed(header_text(header, DCM_ViewPosition));
+	DSRCodedEntryValue view;
+
+	if (!source_code(header, DCM_ViewCodeSequence, true, view)) {
+		for (const auto &v : views) {
+			if (position == v.position)
+				view = v.view;
+		}
+	}
+	if (view.isValid())
+		t.code(T::RT_hasAcqContext, name, view);
+}
+
+/* One group an image, so that its descriptors are common to the group by construction. */
+void describe_image(content &t, source &image)
+{
+	DcmItem &h = image.header;
+	DSRCodedEntryValue modality = CMR_CID29e().mapModality(trimmed(header_text(h, DCM_Modality)).c_str());
+
+	t.container({ "126200", "DCM", "Image Library Group" });
+	if (modality.isValid())
+		t.code(T::RT_hasAcqContext, { "121139", "DCM", "Modality" }, modality);
+	describe_region(t, h);
+	/* Image Laterality is left out: its "unpaired" has no code in CID 244 */
+	describe_date(t, h, DCM_StudyDate, { "111060", "DCM", "Study Date" });
+	describe_time(t, h, DCM_StudyTime, { "111061", "DCM", "Study Time" });
+	describe_date(t, h, DCM_ContentDate, { "111018", "DCM", "Content Date" });
+	describe_time(t, h, DCM_ContentTime, { "111019", "DCM", "Content Time" });
+	describe_date(t, h, DCM_AcquisitionDate, { "126201", "DCM", "Acquisition Date" });
+	describe_time(t, h, DCM_AcquisitionTime, { "126202", "DCM", "Acquisition Time" });
+	describe_count(t, h, DCM_Rows, { "110910", "DCM", "Pixel Data Rows" });
+	describe_count(t, h, DCM_Columns, { "110911", "DCM", "Pixel Data Columns" });
+	describe_view(t, h);
+	describe_text(t, component(h, DCM_PatientOrientation, 0), { "111044", "DCM", "Patient Orientation Row" });
+	describe_text(t, component(h, DCM_PatientOrientation, 1), { "111043", "DCM", "Patient Orientation Column" });
+	describe_spacing(t, h, 1, { "111026", "DCM", "Horizontal Pixel Spacing" });
+	describe_spacing(t, h, 0, { "111066", "DCM", "Vertical Pixel Spacing" });
+	t.reference(T::RT_contains, NULL, image);
+	t.up();
+}
+
+/* ---- findings ---- */
+
+/* The list's code, or the local one made from the finding's id. */
+struct finding_code {
+	std::string value, scheme, meaning;
+
+	finding_code(const struct sr_finding *f, const own_text &own)
+		: value(f->code.value), scheme(f->code.scheme), meaning(own(f->code.meaning, LO_MAX))
+	{
+		uint8_t digest[DIGEST_SIZE];
+		char local[SH_MAX + 1];
+
+		if (!value.empty())
+			return;
+		digest_of(f->id, strlen(f->id), digest);
+		(void)snprintf(local, sizeof(local), "ZS%02X%02X%02X%02X%02X%02X", digest[0], digest[1],
+			       digest[2], digest[3], digest[4], digest[5]);
+		value = local;
+		scheme = LOCAL_SCHEME;
+		meaning = own(f->name, LO_MAX);
+	}
+
+	operator concept_code() const
+	{
+		return { value.c_str(), scheme.c_str(), meaning.c_str() };
+	}
+};
+
+bool is_calibrated(const struct sr_score *s)
+{
+	return !isnan(s->probability);
+}
+
+/* A number that can be written; the rest is named in a comment (no empty Measured Value Sequence). */
+bool is_scored(const struct sr_score *s)
+{
+	return is_calibrated(s) ? s->probability >= 0 && s->probability <= 1 : isfinite(s->logit);
+}
+
+void describe_algorithm(content &t, const struct sr_report *r, const struct sr_finding *f, bool calibrated,
+			const own_text &own)
+{
+	static const concept_code parameter = { "111002", "DCM", "Algorithm Parameters" };
+	std::string lines = f->parameters != NULL ? f->parameters : "";
+	bool said = false;
+	auto put = [&](const std::string &line) { t.text(T::RT_hasConceptMod, parameter, line); };
+
+	t.text(T::RT_hasConceptMod, { "111001", "DCM", "Algorithm Name" }, own(r->model_name));
+	t.text(T::RT_hasConceptMod, { "111003", "DCM", "Algorithm Version" }, own(r->software));
+	put("prompt=\"" + own(f->prompt) + "\"");
+	for (size_t at = 0, end; at < lines.size(); at = end + 1) {
+		std::string line;
+
+		end = lines.find('\n', at);
+		if (end == std::string::npos)
+			end = lines.size();
+		line = lines.substr(at, end - at);
+		if (line.compare(0, 11, "calibrated=") == 0) {
+			/* a list that is calibrated may still meet an image whose score is not */
+			said = calibrated || line == "calibrated=no";
+			if (!said)
+				continue;
+		}
+		put(own(line.c_str()));
+	}
+	if (!calibrated && !said)
+		put("calibrated=no");
+	put(std::string("weights_sha256=") + r->weights_sha256);
+	put(std::string("findings_sha256=") + r->findings_sha256);
+	put(std::string("recipe=") + r->recipe);
+	put(std::string("precision=") + r->precision);
+}
+
+void write_probability(content &t, const struct sr_score *s, const finding_code &code, const source &image)
+{
+	static const concept_code certainty = { "111012", "DCM", "Certainty of Finding" };
+	static const concept_code percent = { "%", "UCUM", "Percent" };
+	static const concept_code absent = { "272519000", "SCT", "Absent" };
+	static const concept_code undetermined = { "373068000", "SCT", "Undetermined" };
+	static const concept_code present = { "52101004", "SCT", "Present" };
+	char value[DS_MAX + 1];
+
+	(void)snprintf(value, sizeof(value), "%.1f", s->probability * 100);
+	t.measurement(certainty, value, percent, image);
+	t.code(T::RT_contains, code,
+	       s->decision == SR_PRESENT ? present : s->decision == SR_ABSENT ? absent : undetermined);
+}
+
+void write_logit(content &t, const struct sr_score *s, const source &image)
+{
+	static const concept_code raw = { "RAWSCORE", LOCAL_SCHEME, "CARZero raw score" };
+	static const concept_code no_units = { "1", "UCUM", "no units" };
+	char value[64];
+
+	(void)snprintf(value, sizeof(value), "%.4f", static_cast<double>(s->logit));
+	if (strlen(value) > DS_MAX)
+		(void)snprintf(value, sizeof(value), "%.8g", static_cast<double>(s->logit));
+	t.measurement(raw, value, no_units, image);
+}
+
+/* TID 1501, rows in the template's order. */
+void write_group(content &t, const struct sr_report *r, const struct sr_finding *f, const struct sr_score *s,
+		 const source &image, const own_text &own)
+{
+	finding_code code(f, own);
+	std::string name = "tracking|" + image.sop_uid + "|" + f->id;
+	char uid[UID_MAX];
+
+	uid_from_name(r->uid_namespace, name.c_str(), uid);
+	t.container({ "125007", "DCM", "Measurement Group" }, "1501");
+	t.text(T::RT_hasObsContext, { "112039", "DCM", "Tracking Identifier" }, own(f->name));
+	t.uid(T::RT_hasObsContext, { "112040", "DCM", "Tracking Unique Identifier" }, uid);
+	/* mappers turn a Finding into an assertion, so only where it is one */
+	if (is_calibrated(s) && s->decision == SR_PRESENT)
+		t.code(T::RT_contains, { "121071", "DCM", "Finding" }, concept_code(code));
+	if (f->has_site) {
+		std::string meaning = own(f->site.meaning, LO_MAX);
+
+		t.code(T::RT_hasConceptMod, { "363698007", "SCT", "Finding Site" },
+		       concept_code{ f->site.value, f->site.scheme, meaning.c_str() });
+	}
+	describe_algorithm(t, r, f, is_calibrated(s), own);
+	if (is_calibrated(s))
+		write_probability(t, s, code, image);
+	else
+		write_logit(t, s, image);
+	t.up();
+}
+
+/* ---- outcome ---- */
+
+struct outcome {
+	size_t analysed = 0, complete = 0; /* images; complete: every finding scored */
+	size_t calibrated = 0, raw = 0;    /* scores */
+	bool present = false;
+};
+
+outcome count(const struct sr_report *r, const sources &images)
+{
+	outcome o;
+
+	for (size_t i = 0; i < r->n_images; i++) {
+		bool complete = true;
+
+		if (!r->images[i].analysed || !images[i]->readable)
+			continue;
+		for (size_t k = 0; k < r->n_findings; k++) {
+			const struct sr_score *s = &r->images[i].scores[k];
+
+			if (!is_scored(s)) {
+				complete = false;
+				continue;
+			}
+			o.calibrated += is_calibrated(s);
+			o.raw += !is_calibrated(s);
+			o.present |= is_calibrated(s) && s->decision == SR_PRESENT;
+		}
+		o.analysed++;
+		o.complete += complete;
+	}
+	return o;
+}
+
+/* CID 6047 */
+concept_code summary(const struct sr_report *r, const outcome &o)
+{
+	if (o.calibrated + o.raw == 0)
+		return { "111245", "DCM", "No algorithms succeeded; without findings" };
+	if (o.complete < r->n_images)
+		return o.present ?
+			concept_code{ "111244", "DCM", "Not all algorithms succeeded; with findings" } :
+			concept_code{ "111243", "DCM", "Not all algorithms succeeded; without findings" };
+	return o.present ? concept_code{ "111242", "DCM", "All algorithms succeeded; with findings" } :
+			   concept_code{ "111241", "DCM", "All algorithms succeeded; without findings" };
+}
+
+/* "Image 2 of 3 (ComputedRadiographyImageStorage)" */
+std::string image_name(const struct sr_report *r, size_t i, const source &image)
+{
+	const char *name = dcmFindNameOfUID(image.sop_class.c_str(), NULL);
+
+	return "Image " + std::to_string(i + 1) + " of " + std::to_string(r->n_images) +
+	       (name != NULL ? " (" + std::string(name) + ")" : "");
+}
+
+void write_comments(content &t, const struct sr_report *r, const sources &images, const outcome &o,
+		    const own_text &own)
+{
+	static const concept_code name = { "121106", "DCM", "Comment" };
+
+	t.text(T::RT_contains, name, own(r->disclaimer));
+	/* "without findings" above must not be read as "nothing there" */
+	if (o.raw > 0)
+		t.text(T::RT_contains, name,
+		       std::string(o.calibrated > 0 ? "Some scores are" : "All scores are") +
+			       " raw model outputs without calibration: nothing was decided from them, "
+			       "neither presence nor absence.");
+	for (size_t i = 0; i < r->n_images; i++) {
+		const struct sr_image *image = &r->images[i];
+
+		if (!image->analysed || !images[i]->readable) {
+			t.text(T::RT_contains, name,
+			       image_name(r, i, *images[i]) + " was not analysed: " +
+				       own(image->analysed || image->why == NULL || image->why[0] == '\0' ?
+						   "its header cannot be read" : image->why));
+			continue;
+		}
+		for (size_t k = 0; k < r->n_findings; k++) {
+			if (!is_scored(&image->scores[k]))
+				t.text(T::RT_contains, name,
+				       image_name(r, i, *images[i]) + " was not analysed for: " +
+					       own(r->findings[k].name));
+		}
+	}
+}
+
+/* ---- the whole tree ---- */
+
+/* RFC 5646 tags as CID 5000 names them; a tag without a name here stands for itself. */
+concept_code language_code(const char *tag)
+{
+	static const concept_code names[] = {
+		{ "en", "RFC5646", "English" },	   { "eng", "RFC5646", "English" },
+		{ "de", "RFC5646", "German" },	   { "deu", "RFC5646", "German" },
+		{ "fr", "RFC5646", "French" },	   { "fra", "RFC5646", "French" },
+		{ "it", "RFC5646", "Italian" },	   { "ita", "RFC5646", "Italian" },
+		{ "es", "RFC5646", "Spanish" },	   { "spa", "RFC5646", "Spanish" },
+		{ "pt", "RFC5646", "Portuguese" }, { "por", "RFC5646", "Portuguese" },
+		{ "nl", "RFC5646", "Dutch" },	   { "nld", "RFC5646", "Dutch" },
+	};
+
+	for (const concept_code &n : names) {
+		if (strcmp(n.value, tag) == 0)
+			return n;
+	}
+	return { tag, "RFC5646", tag };
+}
+
+void write_observer(content &t, const struct sr_report *r, const own_text &own)
+{
+	t.code(T::RT_hasConceptMod, { "121049", "DCM", "Language of Content Item and Descendants" },
+	       language_code(r->language));
+	t.code(T::RT_hasObsContext, { "121005", "DCM", "Observer Type" },
+	       concept_code{ "121007", "DCM", "Device" });
+	t.uid(T::RT_hasObsContext, { "121012", "DCM", "Device Observer UID" }, r->device_uid);
+	t.text(T::RT_hasObsContext, { "121013", "DCM", "Device Observer Name" }, own(r->station));
+	t.text(T::RT_hasObsContext, { "121014", "DCM", "Device Observer Manufacturer" }, own(r->manufacturer));
+	t.text(T::RT_hasObsContext, { "121015", "DCM", "Device Observer Model Name" }, own(r->model_name));
+	t.text(T::RT_hasObsContext, { "121016", "DCM", "Device Observer Serial Number" }, own(r->serial));
+}
+
+void write_tree(content &t, const struct sr_report *r, const sources &images, source &first, const own_text &own)
+{
+	DSRCodedEntryValue procedure = concept_code{ "399208008", "SCT", "Plain chest X-ray" };
+	outcome o = count(r, images);
+
+	(void)source_code(first.header, DCM_ProcedureCodeSequence, false, procedure);
+	t.root({ "126000", "DCM", "Imaging Measurement Report" }, "1500");
+	write_observer(t, r, own);
+	t.code(T::RT_hasConceptMod, { "121058", "DCM", "Procedure reported" }, procedure);
+	t.container({ "111028", "DCM", "Image Library" }, "1600");
+	for (const auto &image : images) {
+		if (image->readable)
+			describe_image(t, *image);
+	}
+	t.up();
+	/* empty when nothing was scored: some viewers fail where it is missing */
+	t.container({ "126010", "DCM", "Imaging Measurements" });
+	for (size_t i = 0; i < r->n_images; i++) {
+		for (size_t k = 0; r->images[i].analysed && images[i]->readable && k < r->n_findings; k++) {
+			if (is_scored(&r->images[i].scores[k]))
+				write_group(t, r, &r->findings[k], &r->images[i].scores[k], *images[i], own);
+		}
+	}
+	t.up();
+	t.container({ "C0034375", "UMLS", "Qualitative Evaluations" });
+	t.code(T::RT_contains, { "111017", "DCM", "CAD Processing and Findings Summary" }, summary(r, o));
+	write_comments(t, r, images, o, own);
+	t.up();
+}
+
+/* ---- the modules around it ---- */
+
+/* Elements one after another; the first failure is kept. */
+class elements {
+public:
+	explicit elements(DcmItem &to) : item(to) {}
+
+	void put(const DcmTagKey &tag, const std::string &value)
+	{
+		keep(item.putAndInsertString(tag, value.c_str(), OFTrue));
+	}
+
+	/* Type 2 of a source: as it was copied, or empty. */
+	void keep_or_empty(const DcmTagKey &tag)
+	{
+		if (!item.tagExists(tag))
+			keep(item.insertEmptyElement(tag));
+	}
+
+	/* As it is, if it is there. */
+	void copy(const DcmTagKey &tag, DcmItem &from)
+	{
+		if (from.tagExists(tag))
+			keep(from.findAndInsertCopyOfElement(tag, &item));
+	}
+
+	void empty(const DcmTagKey &tag)
+	{
+		keep(item.insertEmptyElement(tag, OFTrue));
+	}
+
+	/* A new item at the end of a sequence; NULL after a failure. */
+	DcmItem *add(const DcmTagKey &sequence)
+	{
+		DcmItem *added = NULL;
+
+		if (status.good())
+			keep(item.findOrCreateSequenceItem(sequence, added, -2));
+		return status.good() ? added : NULL;
+	}
+
+	void keep(const OFCondition &c)
+	{
+		if (status.good())
+			status = c;
+	}
+
+	OFCondition status = EC_Normal;
+
+private:
+	DcmItem &item;
+};
+
+OFCondition put_code(DcmItem &to, const DcmTagKey &sequence, const concept_code &code)
+{
+	elements e(to);
+	DcmItem *item = e.add(sequence);
+
+	if (item == NULL)
+		return e.status;
+	elements c(*item);
+	c.put(DCM_CodeValue, code.value);
+	c.put(DCM_CodingSchemeDesignator, code.scheme);
+	c.put(DCM_CodeMeaning, code.meaning);
+	return c.status;
+}
+
+/* Study, series and instance in the two sequences that name documents and evidence (PS3.3 C.17.2). */
+OFCondition put_reference(DcmItem &to, const DcmTagKey &sequence, const std::string &study_uid,
+			  const std::string &series_uid, const std::string &sop_class,
+			  const std::string &sop_uid)
+{
+	DcmItem *study = NULL, *series = NULL, *sop = NULL;
+	elements e(to);
+
+	for (long i = 0; study == NULL && to.findAndGetSequenceItem(sequence, study, i).good(); i++) {
+		if (trimmed(header_text(*study, DCM_StudyInstanceUID)) != study_uid)
+			study = NULL;
+	}
+	if (study == NULL && (study = e.add(sequence)) == NULL)
+		return e.status;
+	elements in_study(*study);
+	in_study.put(DCM_StudyInstanceUID, study_uid);
+	for (long i = 0; series == NULL &&
+			 study->findAndGetSequenceItem(DCM_ReferencedSeriesSequence, series, i).good(); i++) {
+		if (trimmed(header_text(*series, DCM_SeriesInstanceUID)) != series_uid)
+			series = NULL;
+	}
+	if (series == NULL && (series = in_study.add(DCM_ReferencedSeriesSequence)) == NULL)
+		return in_study.status;
+	elements in_series(*series);
+	in_series.put(DCM_SeriesInstanceUID, series_uid);
+	sop = in_series.add(DCM_ReferencedSOPSequence);
+	if (sop == NULL)
+		return in_series.status;
+	elements in_sop(*sop);
+	in_sop.put(DCM_ReferencedSOPClassUID, sop_class);
+	in_sop.put(DCM_ReferencedSOPInstanceUID, sop_uid);
+	return in_sop.status;
+}
+
+OFCondition put_evidence(DcmItem &to, const sources &images)
+{
+	std::set<std::string> seen;
+	OFCondition c = EC_Normal;
+
+	for (const auto &image : images) {
+		if (c.good() && image->readable && seen.insert(image->sop_uid).second)
+			c = put_reference(to, DCM_CurrentRequestedProcedureEvidenceSequence, image->study_uid,
+					  image->series_uid, image->sop_class, image->sop_uid);
+	}
+	return c;
+}
+
+/* PS3.3 C.12.1.1.1: schemes that PS3.16 table 8-1 does not define are said here, with what the
+ * source knows of them. */
+OFCondition put_schemes(DcmItem &to, DcmItem &from, const std::set<std::string> &schemes)
+{
+	static const std::set<std::string> standard = {
+		"DCM", "SCT", "SRT", "SNM3", "UCUM", "UMLS", "LN", "RADLEX", "RADELEMENT", "RFC5646",
+		"RFC3066", "NCIt", "FMA", "MDNS", "BARI", "BI", "C4", "C5", "I9", "I9C", "I10", "I10P",
+		"ICDO3", "NEU", "NICIP", "ISO639_1", "ISO639_2", "ISO3166_1", "MSH", "PUBCHEM_CID", "UNS",
+		"ACR", "ASTM-sigpurpose", "CD8", "CDT", "HPC", "ITIS_TSN", "IBSI", "MAYOASRG", "SDM", "UBERON",
+	};
+	OFCondition c = EC_Normal;
+
+	for (const std::string &scheme : schemes) {
+		elements e(to);
+		DcmItem *known = NULL, *item;
+
+		if (standard.count(scheme) > 0)
+			continue;
+		item = e.add(DCM_CodingSchemeIdentificationSequence);
+		if (item == NULL)
+			return e.status;
+		if (scheme != LOCAL_SCHEME) {
+			for (long i = 0; from.findAndGetSequenceItem(DCM_CodingSchemeIdentificationSequence,
+								     known, i).good(); i++) {
+				if (trimmed(header_text(*known, DCM_CodingSchemeDesignator)) == scheme)
+					*item = *known;
+			}
+		}
+		elements in(*item);
+		in.put(DCM_CodingSchemeDesignator, scheme);
+		if (scheme == LOCAL_SCHEME) {
+			in.put(DCM_CodingSchemeUID, LOCAL_SCHEME_UID);
+			in.put(DCM_CodingSchemeName, LOCAL_SCHEME_NAME);
+		}
+		c = in.status;
+		if (c.bad())
+			return c;
+	}
+	return c;
+}
+
+std::set<std::string> schemes_used(const struct sr_report *r, source &first, const outcome &o, const own_text &own)
+{
+	std::set<std::string> ret;
+	DSRCodedEntryValue procedure;
+
+	if (source_code(first.header, DCM_ProcedureCodeSequence, false, procedure))
+		ret.insert(procedure.getCodingSchemeDesignator().c_str());
+	for (size_t k = 0; o.analysed > 0 && k < r->n_findings; k++) {
+		if (o.calibrated > 0)
+			ret.insert(finding_code(&r->findings[k], own).scheme);
+		if (r->findings[k].has_site)
+			ret.insert(r->findings[k].site.scheme);
+	}
+	if (o.raw > 0)
+		ret.insert(LOCAL_SCHEME);
+	return ret;
+}
+
+/* The algorithm, as AI results must name it in every object (PS3.3 C.12.1.1.5). */
+OFCondition put_equipment(DcmItem &to, const struct sr_report *r, const own_text &own)
+{
+	elements e(to);
+	DcmItem *item = e.add(DCM_ContributingEquipmentSequence);
+
+	if (item == NULL)
+		return e.status;
+	elements in(*item);
+	in.keep(put_code(*item, DCM_PurposeOfReferenceCodeSequence,
+			 { "109102", "DCM", "Processing Equipment" }));
+	in.put(DCM_Manufacturer, own(r->manufacturer, LO_MAX));
+	in.put(DCM_ManufacturerModelName, own(r->model_name, LO_MAX));
+	in.put(DCM_SoftwareVersions, own(r->software, LO_MAX));
+	in.put(DCM_DeviceUID, r->device_uid);
+	return in.status;
+}
+
+/* It speaks for every date and time of the object, the copied ones too (PS3.3 C.12.1). */
+bool may_say_timezone(const struct sr_report *r, DcmItem &header)
+{
+	std::string theirs = trimmed(header_text(header, DCM_TimezoneOffsetFromUTC));
+
+	return r->timezone[0] != '\0' && (theirs.empty() || theirs == r->timezone);
+}
+
+OFCondition put_modules(DcmItem &to, const struct sr_report *r, const sources &images, source &first,
+			const own_text &own)
+{
+	elements e(to);
+
+	/* Patient and General Study: what copy_elements() did not find is type 2 */
+	for (const DcmTagKey &tag : { DCM_PatientName, DCM_PatientID, DCM_PatientBirthDate, DCM_PatientSex,
+				      DCM_StudyDate, DCM_StudyTime, DCM_ReferringPhysicianName, DCM_StudyID,
+				      DCM_AccessionNumber })
+		e.keep_or_empty(tag);
+	/* SR Document Series */
+	e.put(DCM_Modality, "SR");
+	e.put(DCM_SeriesInstanceUID, r->series_uid);
+	e.put(DCM_SeriesNumber, std::to_string(r->series_number));
+	e.put(DCM_SeriesDescription, own(r->series_description, LO_MAX));
+	e.put(DCM_SeriesDate, r->date);
+	e.put(DCM_SeriesTime, r->time);
+	e.empty(DCM_ReferencedPerformedProcedureStepSequence);
+	/* General Equipment */
+	e.put(DCM_Manufacturer, own(r->manufacturer, LO_MAX));
+	e.put(DCM_ManufacturerModelName, own(r->model_name, LO_MAX));
+	e.put(DCM_DeviceSerialNumber, own(r->serial, LO_MAX));
+	e.put(DCM_SoftwareVersions, own(r->software, LO_MAX));
+	e.put(DCM_StationName, own(r->station, SH_MAX));
+	if (r->institution[0] != '\0')
+		e.put(DCM_InstitutionName, own(r->institution, LO_MAX));
+	else
+		e.copy(DCM_InstitutionName, first.header);
+	/* SR Document General */
+	e.put(DCM_InstanceNumber, "1");
+	e.put(DCM_CompletionFlag, "COMPLETE");
+	e.put(DCM_VerificationFlag, "UNVERIFIED");
+	e.put(DCM_ContentDate, r->date);
+	e.put(DCM_ContentTime, r->time);
+	e.empty(DCM_PerformedProcedureCodeSequence);
+	e.keep(put_evidence(to, images));
+	if (r->predecessor_sop_uid[0] != '\0')
+		e.keep(put_reference(to, DCM_PredecessorDocumentsSequence, first.study_uid,
+				     r->predecessor_series_uid, r->sop_class, r->predecessor_sop_uid));
+	/* SOP Common */
+	e.put(DCM_SOPClassUID, r->sop_class);
+	e.put(DCM_SOPInstanceUID, r->sop_uid);
+	e.put(DCM_InstanceCreationDate, r->date);
+	e.put(DCM_InstanceCreationTime, r->time);
+	if (may_say_timezone(r, first.header))
+		e.put(DCM_TimezoneOffsetFromUTC, r->timezone);
+	e.keep(put_schemes(to, first.header, schemes_used(r, first, count(r, images), own)));
+	e.keep(put_equipment(to, r, own));
+	return e.status;
+}
+
+/* ---- the file ---- */
+
+/* DCMTK's File Meta says that DCMTK made the file. */
+OFCondition sign(DcmFileFormat &file)
+{
+	OFCondition c = file.validateMetaInfo(EXS_LittleEndianExplicit, EWM_createNewMeta);
+	elements e(*file.getMetaInfo());
+
+	if (c.bad())
+		return c;
+	e.put(DCM_ImplementationClassUID, DICOM_IMPLEMENTATION_UID);
+	e.put(DCM_ImplementationVersionName, DICOM_IMPLEMENTATION_VERSION);
+	e.keep(file.getMetaInfo()->computeGroupLengthAndPadding(EGL_withGL, EPD_noChange,
+								META_HEADER_DEFAULT_TRANSFERSYNTAX,
+								EET_UndefinedLength));
+	return e.status;
+}
+
+OFCondition encode(DcmFileFormat &file, memory_stream &out)
+{
+	OFCondition c = sign(file);
+
+	if (c.bad())
+		return c;
+	file.transferInit();
+	c = file.write(out, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL, EGL_recalcGL, EPD_noChange, 0, 0,
+		       0, EWM_dontUpdateMeta);
+	file.transferEnd();
+	return c;
+}
+
+int document_type(const char *sop_class, T::E_DocumentType *ret, struct err *e)
+{
+	*ret = T::sopClassUIDToDocumentType(sop_class);
+	if (*ret == T::DT_EnhancedSR || *ret == T::DT_ComprehensiveSR || *ret == T::DT_Comprehensive3DSR)
+		return 0;
+	return err_set(e, -ENOTSUP, "report of SOP class %s: only Enhanced, Comprehensive and Comprehensive 3D SR",
+		       sop_class);
+}
+
+/* Every image, and the one whose patient and study elements the report has: the first analysed one,
+ * else the first that can be read. */
+int read_sources(const struct sr_report *r, sources &images, source **ret_first, struct err *e)
+{
+	source *analysed = NULL, *other = NULL;
+
+	for (size_t i = 0; i < r->n_images; i++) {
+		source *image = new source;
+		int result;
+
+		images.emplace_back(image);
+		result = source_read(&r->images[i], *image);
+		if (result < 0)
+			return err_set(e, result, "image %zu of the report: not enough memory", i + 1);
+		if (!image->readable)
+			continue;
+		if (r->images[i].analysed && analysed == NULL)
+			analysed = image;
+		if (other == NULL)
+			other = image;
+		if (image->study_uid != other->study_uid)
+			return err_set(e, -EBADMSG, "image %zu of the report is of another study", i + 1);
+	}
+	*ret_first = analysed != NULL ? analysed : other;
+	if (*ret_first == NULL)
+		return err_set(e, -EBADMSG, "no image of the report has a header that can be read");
+	return 0;
+}
+
+int compose(const struct sr_report *r, memory_stream &out, struct err *e)
+{
+	T::E_DocumentType type;
+	DcmFileFormat file;
+	DcmDataset &to = *file.getDataset();
+	sources images;
+	source *first;
+	OFCondition c;
+	int result = document_type(r->sop_class, &type, e);
+
+	if (result == 0)
+		result = read_sources(r, images, &first, e);
+	if (result < 0)
+		return result;
+	c = copy_elements(first->header, to);
+	if (c.bad())
+		return condition_err(e, -EBADMSG, "patient and study elements of the source", c);
+
+	own_text own(trimmed(header_text(first->header, DCM_SpecificCharacterSet)));
+	content tree(type);
+	write_tree(tree, r, images, *first, own);
+	c = tree.write(to);
+	if (c.good())
+		c = put_modules(to, r, images, *first, own);
+	if (c.good())
+		c = encode(file, out);
+	return c.good() ? 0 : condition_err(e, -EBADMSG, "report", c);
+}
+
+}
+
+int sr_write(const struct sr_report *report, int fd, struct err *e)
+{
+	return guarded(e, "sr_write", [&]() -> int {
+		memory_stream out;
+		int r = compose(report, out, e);
+
+		if (r < 0)
+			return r;
+		r = write_full(fd, out.bytes().data(), out.bytes().size());
+		return r < 0 ? err_set(e, r, "report: %s", strerror(-r)) : 0;
+	});
+}
+
+/* The smallest source that has all that is looked at; explicit VR little endian. */
+void sr_warm_up(void)
+{
+	static const char file[] =
+		"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+		"DICM\2\0\0\0UL\4\0\34\0\0\0\2\0\20\0UI\24\0" "1.2.840.10008.1.2.1\0"
+		"\x08\0\x05\0CS\x0a\0ISO_IR 100"
+		"\x08\0\x16\0UI\x1a\0" UID_ComputedRadiographyImageStorage "\0"
+		"\x08\0\x18\0UI\4\0" "1.2\0"
+		"\x08\0\x20\0DA\x08\0" "20260101"
+		"\x08\0\x30\0TM\6\0" "101010"
+		"\x08\0\x60\0CS\2\0CR"
+		"\x10\0\x10\0PN\4\0A^B "
+		"\x18\0\x15\0CS\6\0CHEST "
+		"\x18\0\x64\x11" "DS\4\0" "1\\1 "
+		"\x20\0\x0d\0UI\4\0" "1.3\0"
+		"\x20\0\x0e\0UI\4\0" "1.4\0";
+	static const uint8_t name_space[16] = { 0 };
+	struct sr_finding finding = {};
+	struct sr_score scores[2] = { { 0.5f, 0.5, SR_PRESENT }, { 0.5f, static_cast<double>(NAN), SR_NONE } };
+	struct sr_image images[3] = {};
+	struct sr_report report = {};
+	struct err e;
+	int r;
+
+	finding.id = finding.name = finding.prompt = finding.parameters = "warm-up";
+	finding.code = { "", "", "" };
+	for (struct sr_image &image : images) {
+		image.file = file;
+		image.file_size = sizeof(file) - 1;
+	}
+	images[0].analysed = images[1].analysed = true;
+	images[0].scores = &scores[0];
+	images[1].scores = &scores[1];
+	images[2].why = "warm-up";
+	report.sop_class = UID_ComprehensiveSRStorage;
+	report.sop_uid = report.series_uid = report.device_uid = "1.2";
+	report.predecessor_sop_uid = report.predecessor_series_uid = "1.2";
+	report.date = "20260101";
+	report.time = "101010";
+	report.timezone = "+0000";
+	report.language = "eng";
+	report.manufacturer = report.model_name = report.serial = report.software = report.station =
+		report.ae_title = report.institution = report.series_description = report.disclaimer = "warm-up";
+	report.weights_sha256 = report.findings_sha256 = report.recipe = report.precision = "";
+	report.uid_namespace = name_space;
+	report.findings = &finding;
+	report.n_findings = 1;
+	report.images = images;
+	report.n_images = 3;
+	r = guarded(&e, "sr_warm_up", [&]() -> int {
+		memory_stream out;
+
+		return compose(&report, out, &e);
+	});
+	if (r < 0)
+		log_debug("warm-up: %s", e.text);
+}
