@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 		}
 	fprintf(stderr,
 		"carzero-model: no verb '%s'; the verbs are import, info, prompts, score, eval, "
-		"calibrate\n",
+		"calibrate\n'carzero-model --help' explains them.\n",
 		argv[1]);
 	return TOOL_USAGE;
 }

@@ -1,8 +1,8 @@
 /* tool.h: the verbs of carzero-model, one function each.
  *
  * A verb gets its own argv (argv[0] is the verb), prints results on stdout and everything else on
- * stderr, and returns the exit code: 0 done, 1 it could not be done (one line says why), 2 the command
- * line is wrong.
+ * stderr, and returns the exit code: 0 done, 1 it could not be done (one line says why), 64 the command
+ * line is wrong (as sysexits(3) and the node's programs say).
  */
 #ifndef CARZEROD_DAEMON_TOOL_H
 #define CARZEROD_DAEMON_TOOL_H
@@ -13,7 +13,7 @@
 
 #include "daemon/findings.h"
 
-enum { TOOL_DONE = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+enum { TOOL_DONE = 0, TOOL_FAILED = 1, TOOL_USAGE = 64 };
 
 int tool_import(int argc, char **argv);
 int tool_info(int argc, char **argv);

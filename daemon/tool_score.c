@@ -24,15 +24,14 @@
 #define THREADS_MAX 1024
 
 static const char score_help[] =
-	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS] "
-	"IMAGE ...\n"
+	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS]\n"
+	"                           IMAGE ...\n"
 	"\n"
 	"Scores image files (DICOM, PNG, JPEG) and prints one line a finding, separated by tabs:\n"
-	"image, finding, logit, probability. A probability is printed only where the findings list "
-	"has\n"
-	"a calibration for these weights and this way of preparing pixels; otherwise '-'. The "
-	"logit\n"
-	"alone is no probability and its zero means nothing.\n"
+	"image, finding, logit, probability. A probability is printed only where the findings list\n"
+	"has a calibration for these weights and this way of preparing pixels, and never for a\n"
+	"bundle of the domain 'untrained'; otherwise '-'. The logit alone is no probability, and its\n"
+	"zero means nothing.\n"
 	"\n"
 	"  --model DIR       the bundle\n"
 	"  --findings FILE   a findings list (findings.yaml)\n"
@@ -69,8 +68,8 @@ static const char *recipe_text(enum recipe recipe)
 
 static double probability(const struct score_job *j, size_t i, enum recipe recipe)
 {
-	if (j->findings == NULL)
-		return NAN;
+	if (j->findings == NULL || model_info(j->model)->domain == MODEL_UNTRAINED)
+		return NAN; /* the family is a claim until its scores were compared with recorded ones */
 	return finding_probability(&j->findings->finding[i], j->logits[i], model_info(j->model)->family,
 				   recipe_text(recipe), "f32");
 }

@@ -75,6 +75,8 @@ static void check_cases(const struct tokenizer *t)
 		CLEANUP(free) char *got = NULL;
 		struct err e;
 
+		if (clean == NULL || ids == NULL)
+			break;
 		unescape(text);
 		got = xcalloc(strlen(text) + 1, 1);
 		n++;
