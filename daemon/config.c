@@ -82,9 +82,11 @@ static int read_ae_or_word(struct yaml_node *n, const struct yaml_key *k, void *
 	if (strlen(text) >= AE_TITLE_MAX)
 		return yaml_error(n, -EBADMSG, "'%s' is longer than the 16 characters of an AE title", shown);
 	if (!ae_title_valid(text))
-		return yaml_error(n, -EBADMSG, "'%s' is not an AE title: 1 to 16 ASCII characters, no backslash", shown);
+		return yaml_error(n, -EBADMSG,
+				  "'%s' is not an AE title: 1 to 16 ASCII characters, no backslash", shown);
 	if (text[0] == ' ' || text[strlen(text) - 1] == ' ')
-		return yaml_error(n, -EBADMSG, "'%s' begins or ends with a space, which no AE title can keep", shown);
+		return yaml_error(n, -EBADMSG,
+				  "'%s' begins or ends with a space, which no AE title can keep", shown);
 	(void)str_copy(field, k->size, text);
 	return 0;
 }
@@ -97,7 +99,8 @@ static int read_ae(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (r < 0)
 		return r;
 	if (strcmp(field, any) == 0 || strcmp(field, sender) == 0)
-		return yaml_error(n, -EBADMSG, "'%s' cannot be an AE title here: it has its own meaning in routes",
+		return yaml_error(n, -EBADMSG,
+				  "'%s' cannot be an AE title here: it has its own meaning in routes",
 				  (const char *)field);
 	return 0;
 }
@@ -128,7 +131,8 @@ static int read_dicom_text(struct yaml_node *n, const struct yaml_key *k, void *
 	if (r < 0)
 		return r;
 	if (strchr(field, '\\') != NULL)
-		return yaml_error(n, -EBADMSG, "contains a backslash, which DICOM does not allow in this text");
+		return yaml_error(n, -EBADMSG,
+				  "contains a backslash, which DICOM does not allow in this text");
 	return 0;
 }
 
@@ -192,7 +196,8 @@ static int read_tls(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (r < 0)
 		return r;
 	if (*(bool *)field)
-		return yaml_error(n, -ENOTSUP, "TLS is not part of this build: remove the key, or set it to false");
+		return yaml_error(n, -ENOTSUP,
+				  "TLS is not part of this build: remove the key, or set it to false");
 	return 0;
 }
 
@@ -221,7 +226,8 @@ static bool parse_listen(const char *text, struct listen_address *ret)
 	}
 	if (n > 2 && host[0] == '[' && host[n - 1] == ']') {
 		host[n - 1] = '\0';
-		return inet_pton(AF_INET6, host + 1, &v6) == 1 && str_copy(ret->host, sizeof(ret->host), host + 1);
+		return inet_pton(AF_INET6, host + 1, &v6) == 1 &&
+		       str_copy(ret->host, sizeof(ret->host), host + 1);
 	}
 	return inet_pton(AF_INET, host, &v4) == 1 && str_copy(ret->host, sizeof(ret->host), host);
 }
@@ -246,8 +252,10 @@ static int read_listen(struct yaml_node *n, const struct yaml_key *k, void *fiel
 			return r;
 		str_quote(shown, sizeof(shown), text);
 		if (!parse_listen(text, a))
-			return yaml_error(item, -EBADMSG, "'%s' is not ADDRESS:PORT: write 192.0.2.1:104, [::1]:104, "
-					  "or :104 for every address", shown);
+			return yaml_error(item, -EBADMSG,
+					  "'%s' is not ADDRESS:PORT: write 192.0.2.1:104, [::1]:104, "
+					  "or :104 for every address",
+					  shown);
 		for (i = 0; i < c->n_listen; i++)
 			if (c->listen[i].port == a->port && strcmp(c->listen[i].host, a->host) == 0)
 				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", shown);
@@ -315,11 +323,15 @@ static int read_networks(struct yaml_node *n, const struct yaml_key *k, void *fi
 			return r;
 		str_quote(shown, sizeof(shown), text);
 		if (!parse_network(text, &rule->from[rule->n_from], &outside))
-			return yaml_error(item, -EBADMSG, "'%s' is not an address or a network: write 192.0.2.7 or "
-					  "10.20.0.0/16 or 2001:db8::/32", shown);
+			return yaml_error(item, -EBADMSG,
+					  "'%s' is not an address or a network: write 192.0.2.7 or "
+					  "10.20.0.0/16 or 2001:db8::/32",
+					  shown);
 		if (outside)
-			return yaml_error(item, -EBADMSG, "'%s' has bits outside its mask: is the address or the "
-					  "number after / wrong?", shown);
+			return yaml_error(item, -EBADMSG,
+					  "'%s' has bits outside its mask: is the address or the "
+					  "number after / wrong?",
+					  shown);
 		rule->n_from++;
 	}
 	return 0;
@@ -370,7 +382,8 @@ static int read_sr_classes(struct yaml_node *n, const struct yaml_key *k, void *
 			return r;
 		for (i = 0; i < p->n_sr_classes; i++)
 			if (p->sr_classes[i] == *class)
-				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", sr_class_name(*class));
+				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice",
+						  sr_class_name(*class));
 		p->n_sr_classes++;
 	}
 	return 0;
@@ -381,7 +394,8 @@ static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, host, read_host, .required = true),
 	YAML_KEY(struct peer, port, yaml_read_u16, .min = 1, .max = UINT16_MAX, .required = true),
 	YAML_KEY(struct peer, tls, read_tls),
-	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT, .names = sr_class_names },
+	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT,
+	  .names = sr_class_names },
 };
 
 static int read_peers(struct yaml_node *n, const struct yaml_key *k, void *field)
@@ -405,7 +419,8 @@ static int read_peers(struct yaml_node *n, const struct yaml_key *k, void *field
 		if (r < 0)
 			return r;
 		if (config_peer(c, p->ae_title) != NULL)
-			return yaml_error(yaml_find(item, "ae_title"), -EBADMSG, "there is a peer '%s' already", p->ae_title);
+			return yaml_error(yaml_find(item, "ae_title"), -EBADMSG,
+					  "there is a peer '%s' already", p->ae_title);
 		c->n_peers++;
 	}
 	return 0;
@@ -429,7 +444,8 @@ static int read_destinations(struct yaml_node *n, const struct yaml_key *k, void
 		if (r < 0)
 			return r;
 		if (strcmp(to, any) == 0)
-			return yaml_error(item, -EBADMSG, "'*' cannot be a destination: name peers, or 'sender'");
+			return yaml_error(item, -EBADMSG,
+					  "'*' cannot be a destination: name peers, or 'sender'");
 		for (i = 0; i < route->n_to; i++)
 			if (strcmp(route->to[i], to) == 0)
 				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", to);
@@ -462,8 +478,8 @@ static int read_routes(struct yaml_node *n, const struct yaml_key *k, void *fiel
 		for (i = 0; i < c->n_routes; i++)
 			if (strcmp(c->routes[i].from, route->from) == 0)
 				return yaml_error(yaml_find(item, "from"), -EBADMSG,
-						  "there is a route from '%s' already: put all its destinations in one list",
-						  route->from);
+						  "there is a route from '%s' already: put all its "
+						  "destinations in one list", route->from);
 		c->n_routes++;
 	}
 	return 0;
@@ -524,8 +540,8 @@ static int read_limits(struct yaml_node *n, const struct yaml_key *k, void *fiel
 	if (l->associations_per_host > l->associations) {
 		at = yaml_find(n, "associations_per_host");
 		if (at != NULL)
-			return yaml_error(at, -EBADMSG, "%u is more than associations (%u)", l->associations_per_host,
-					  l->associations);
+			return yaml_error(at, -EBADMSG, "%u is more than associations (%u)",
+					  l->associations_per_host, l->associations);
 		l->associations_per_host = l->associations; /* only its default was too high */
 	}
 	return 0;
@@ -631,7 +647,8 @@ static int check_destination(const struct config *c, const struct yaml_node *ite
 	if (c->n_peers == 0)
 		return yaml_error(item, -EBADMSG, "no peer is called '%s': `peers` is empty", to);
 	for (i = 0; i < c->n_peers && n < sizeof(known); i++)
-		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i > 0 ? ", " : "", c->peers[i].ae_title);
+		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i > 0 ? ", " : "",
+				      c->peers[i].ae_title);
 	return yaml_error(item, -EBADMSG, "no peer is called '%s'; `peers` has %s", to, known);
 }
 
@@ -644,7 +661,8 @@ static int check_routes(const struct config *c, const struct yaml_node *root)
 	if (routes == NULL)
 		return 0;
 	for (i = 0, route = routes->first; i < c->n_routes; i++, route = route->next)
-		for (j = 0, item = yaml_find(route, "to")->first; j < c->routes[i].n_to; j++, item = item->next) {
+		for (j = 0, item = yaml_find(route, "to")->first; j < c->routes[i].n_to;
+		     j++, item = item->next) {
 			r = check_destination(c, item, c->routes[i].to[j]);
 			if (r < 0)
 				return r;
@@ -660,8 +678,8 @@ static int check_settle(const struct config *c, const struct yaml_node *root)
 		return 0;
 	if (at == NULL)
 		at = yaml_find(root, "settle"); /* one of the two was set: the defaults agree */
-	return yaml_error(at, -EBADMSG, "settle (%g s) is longer than settle_max (%g s)", (double)c->settle_ms / 1000,
-			  (double)c->settle_max_ms / 1000);
+	return yaml_error(at, -EBADMSG, "settle (%g s) is longer than settle_max (%g s)",
+			  (double)c->settle_ms / 1000, (double)c->settle_max_ms / 1000);
 }
 
 /* Cores that we may run on, shared among the workers. */
@@ -769,7 +787,7 @@ bool config_access(const struct config *c, const char *calling_ae, const struct 
 	if (ae_known)
 		*ret_hint = "add its address to `from` of the rule in `access` that names this calling AE";
 	else if (address_known)
-		*ret_hint = "add a rule to `access` with this calling_ae; its address alone would pass another rule";
+		*ret_hint = "add a rule to `access` with this calling_ae; its address would pass another";
 	else
 		*ret_hint = "add a rule to `access` with this calling_ae and `from` its address";
 	return false;

@@ -116,7 +116,7 @@ void config_free(struct config *c); /* NULL allowed */
 bool config_access(const struct config *c, const char *calling_ae, const struct in6_addr *from,
 		   const char **ret_hint);
 const struct peer *config_peer(const struct config *c, const char *ae_title); /* NULL */
-/* Destinations of a study that came from this AE: fills ret with peers ("sender" resolved through
+/* Destinations of a study that came from this AE, by every route that matches: fills ret with peers ("sender" resolved through
  * `peers`, duplicates dropped); a sender that is not in `peers` is counted in *ret_unresolved. */
 size_t config_route(const struct config *c, const char *calling_ae, const struct peer **ret,
 		    size_t max, unsigned *ret_unresolved);

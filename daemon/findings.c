@@ -62,9 +62,11 @@ static int read_lo(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (text[strspn(text, " ")] == '\0')
 		return yaml_error(n, -EBADMSG, "is empty");
 	if (strchr(text, '\\') != NULL)
-		return yaml_error(n, -EBADMSG, "contains a backslash, which DICOM does not allow in this text");
+		return yaml_error(n, -EBADMSG,
+				  "contains a backslash, which DICOM does not allow in this text");
 	if (length > CODE_CHARS_MAX || !str_copy(field, k->size, text))
-		return yaml_error(n, -EBADMSG, "has %zu characters; DICOM takes at most %u here", length, CODE_CHARS_MAX);
+		return yaml_error(n, -EBADMSG, "has %zu characters; DICOM takes at most %u here", length,
+				  CODE_CHARS_MAX);
 	return 0;
 }
 
@@ -82,9 +84,11 @@ static int read_sh(struct yaml_node *n, const struct yaml_key *k, void *field)
 	for (p = text; *p > 0x20 && *p < 0x7f && *p != '\\'; p++)
 		;
 	if (text[0] == '\0' || *p != '\0')
-		return yaml_error(n, -EBADMSG, "'%s' must be ASCII characters without space or backslash", shown);
+		return yaml_error(n, -EBADMSG, "'%s' must be ASCII characters without space or backslash",
+				  shown);
 	if (!str_copy(field, k->size, text))
-		return yaml_error(n, -EBADMSG, "'%s' is longer than the 16 characters that DICOM takes here", shown);
+		return yaml_error(n, -EBADMSG,
+				  "'%s' is longer than the 16 characters that DICOM takes here", shown);
 	return 0;
 }
 
@@ -143,7 +147,8 @@ static int read_prompt(struct yaml_node *n, const struct yaml_key *k, void *fiel
 	(void)str_copy_padded(bare, sizeof(bare), text, strlen(text));
 	str_quote(shown, sizeof(shown), bare);
 	if (strchr(bare, ' ') == NULL)
-		return yaml_error(n, -EBADMSG, "'%s' is one word, but the model reads sentences: write 'There is %s'",
+		return yaml_error(n, -EBADMSG,
+				  "'%s' is one word, but the model reads sentences: write 'There is %s'",
 				  shown, shown);
 	return 0;
 }
@@ -198,11 +203,15 @@ static int check_snomed(const struct yaml_node *at, const char *value)
 	if (value[strspn(value, "0123456789")] != '\0' || n < 6 || value[0] == '0')
 		return yaml_error(at, -EBADMSG, "'%s' is not a SNOMED CT identifier: 6 to 16 digits", value);
 	if (!verhoeff_ok(value))
-		return yaml_error(at, -EBADMSG, "'%s' is no SNOMED CT code: its check digit is wrong.  Copy it from a "
-				  "SNOMED CT browser; tables in public repositories hold wrong ones", value);
+		return yaml_error(at, -EBADMSG,
+				  "'%s' is no SNOMED CT code: its check digit is wrong.  Copy it from a "
+				  "SNOMED CT browser; tables in public repositories hold wrong ones",
+				  value);
 	if ((value[n - 3] != '0' && value[n - 3] != '1') || value[n - 2] != '0')
-		return yaml_error(at, -EBADMSG, "'%s' is a SNOMED CT identifier, but not of a concept (partition %.2s, "
-				  "not 00 or 10): a description's id is not a code", value, value + n - 3);
+		return yaml_error(at, -EBADMSG,
+				  "'%s' is a SNOMED CT identifier, but not of a concept (partition %.2s, "
+				  "not 00 or 10): a description's id is not a code",
+				  value, value + n - 3);
 	return 0;
 }
 
@@ -265,7 +274,8 @@ static int read_slope(struct yaml_node *n, const struct yaml_key *k, void *field
 	if (r < 0)
 		return r;
 	if (v <= 0)
-		return yaml_error(n, -EBADMSG, "%g is not above 0: a higher logit would mean a lower probability", v);
+		return yaml_error(n, -EBADMSG,
+				  "%g is not above 0: a higher logit would mean a lower probability", v);
 	*(double *)field = v;
 	return 0;
 }
@@ -293,7 +303,8 @@ static const struct yaml_key calibration_keys[] = {
 	YAML_KEY(struct calibration_text, prompt, read_nonempty, .required = true),
 	CALIBRATION(family, read_nonempty),
 	YAML_KEY(struct calibration_text, recipe, yaml_read_name, .names = recipe_names, .required = true),
-	YAML_KEY(struct calibration_text, precision, yaml_read_name, .names = precision_names, .required = true),
+	YAML_KEY(struct calibration_text, precision, yaml_read_name, .names = precision_names,
+		 .required = true),
 	CALIBRATION(prevalence, read_prevalence),
 	CALIBRATION(origin, read_nonempty),
 };
@@ -311,7 +322,8 @@ static int read_calibration(struct yaml_node *n, const struct yaml_key *k, void 
 	f->calibration = t.c;
 	f->calibration.present = true;
 	(void)str_copy(f->calibration.recipe, sizeof(f->calibration.recipe), recipe_names[t.recipe]);
-	(void)str_copy(f->calibration.precision, sizeof(f->calibration.precision), precision_names[t.precision]);
+	(void)str_copy(f->calibration.precision, sizeof(f->calibration.precision),
+		       precision_names[t.precision]);
 	return 0;
 }
 
@@ -337,9 +349,11 @@ static int check_figures(const struct yaml_node *n, const char *threshold, const
 		const struct yaml_node *figure = yaml_find(n, figures[i]);
 
 		if (at != NULL && figure == NULL)
-			return yaml_error(at, -EBADMSG, "a threshold needs its figures: %s is missing", figures[i]);
+			return yaml_error(at, -EBADMSG, "a threshold needs its figures: %s is missing",
+					  figures[i]);
 		if (at == NULL && figure != NULL)
-			return yaml_error(figure, -EBADMSG, "says what %s does, but %s is missing", threshold, threshold);
+			return yaml_error(figure, -EBADMSG, "says what %s does, but %s is missing",
+					  threshold, threshold);
 	}
 	return 0;
 }
@@ -391,7 +405,8 @@ static int check_finding(const struct yaml_node *n, const struct finding *f)
 	char fitted[SHOWN_MAX], asked[SHOWN_MAX];
 
 	if (prompt != NULL && strcmp(prompt->text, f->prompt) != 0)
-		return yaml_error(prompt, -EBADMSG, "fitted for '%s', but the finding asks '%s': it does not apply.  "
+		return yaml_error(prompt, -EBADMSG,
+				  "fitted for '%s', but the finding asks '%s': it does not apply.  "
 				  "Remove the calibration and thresholds, or fit them anew",
 				  str_quote(fitted, sizeof(fitted), prompt->text),
 				  str_quote(asked, sizeof(asked), f->prompt));
@@ -400,7 +415,8 @@ static int check_finding(const struct yaml_node *n, const struct finding *f)
 				  "are probabilities, and without a calibration there are none");
 	if (f->urgency == URGENCY_URGENT && !f->points.has_hi)
 		return yaml_error(yaml_find(n, "urgency"), -EBADMSG,
-				  "without thresholds.hi the finding is never called present, so it can never be urgent");
+				  "without thresholds.hi the finding is never called present, "
+				  "so it can never be urgent");
 	return 0;
 }
 
@@ -411,10 +427,11 @@ static int check_unique(const struct yaml_node *n, const struct findings *f, con
 
 	for (i = 0; i < f->n; i++) {
 		if (strcmp(f->finding[i].id, last->id) == 0)
-			return yaml_error(yaml_find(n, "id"), -EBADMSG, "finding %zu has this id already", i + 1);
+			return yaml_error(yaml_find(n, "id"), -EBADMSG, "finding %zu has this id already",
+					  i + 1);
 		if (strcmp(f->finding[i].prompt, last->prompt) == 0)
-			return yaml_error(yaml_find(n, "prompt"), -EBADMSG, "finding %zu (%s) has the same prompt", i + 1,
-					  f->finding[i].id);
+			return yaml_error(yaml_find(n, "prompt"), -EBADMSG,
+					  "finding %zu (%s) has the same prompt", i + 1, f->finding[i].id);
 	}
 	return 0;
 }
@@ -436,7 +453,8 @@ static int read_findings(struct yaml_node *n, const struct yaml_key *k, void *fi
 
 		yaml_label(item, "finding %zu", f->n + 1);
 		if (id != NULL && id->kind == YAML_TEXT)
-			yaml_label(item, "finding %zu (%s)", f->n + 1, str_quote(shown, sizeof(shown), id->text));
+			yaml_label(item, "finding %zu (%s)", f->n + 1,
+				   str_quote(shown, sizeof(shown), id->text));
 		r = yaml_read_map(item, finding_keys, ARRAY_SIZE(finding_keys), last);
 		if (r < 0)
 			return r;

@@ -27,6 +27,7 @@ struct code { /* PS3.3 8.8: Code Value SH, Coding Scheme Designator SH, Code Mea
 struct calibration {
 	bool present;
 	double a, b;             /* p = 1 / (1 + exp(-(a * logit + b))) */
+	/* Fitted for the finding's prompt: the file names it, and another one is refused. */
 	char family[64];         /* applies only to this family of weights, */
 	char recipe[16];         /* this preprocessing */
 	char precision[8];       /* and this precision */
@@ -80,6 +81,7 @@ enum decision {
 /* NAN and DECISION_NONE unless the finding has a calibration for this family, recipe and precision. */
 double finding_probability(const struct finding *f, float logit, const char *family,
 			   const char *recipe, const char *precision);
+/* A calibrated finding without points, or with points that justify nothing, is Undetermined. */
 enum decision finding_decide(const struct finding *f, double probability);
 const char *decision_name(enum decision d); /* "-", "absent", "undetermined", "present" */
 

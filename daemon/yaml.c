@@ -224,8 +224,9 @@ static int parser_error(const struct yaml *y, const yaml_parser_t *parser, const
 		if (context == NULL)
 			return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s", y->where,
 				       parser->problem_mark.line + 1, problem);
-		return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s (%s that begins on line %zu)", y->where,
-			       parser->problem_mark.line + 1, problem, context, parser->context_mark.line + 1);
+		return err_set(y->e, -EBADMSG, "%s:%zu: not YAML: %s (%s that begins on line %zu)",
+			       y->where, parser->problem_mark.line + 1, problem, context,
+			       parser->context_mark.line + 1);
 	}
 }
 
@@ -302,7 +303,8 @@ static int take_start(struct builder *b, enum yaml_kind kind, const yaml_event_t
 		return err_set(b->y->e, -E2BIG, "%s:%zu: nested deeper than %u", b->y->where,
 			       event->start_mark.line + 1, YAML_DEPTH_MAX);
 	if (b->open != NULL && b->open->kind == YAML_MAP && b->key == NULL)
-		return refuse_at(b->y, event->start_mark, -EBADMSG, "a key must be a word, not a list or a map");
+		return refuse_at(b->y, event->start_mark, -EBADMSG,
+				 "a key must be a word, not a list or a map");
 	b->open = add_node(b, kind, event);
 	return 0;
 }
@@ -313,7 +315,8 @@ static int refuse_extras(const struct yaml *y, const yaml_event_t *event)
 
 	switch (event->type) {
 	case YAML_ALIAS_EVENT:
-		return refuse_at(y, event->start_mark, -EBADMSG, "aliases (*name) are not taken: write the value out");
+		return refuse_at(y, event->start_mark, -EBADMSG,
+				 "aliases (*name) are not taken: write the value out");
 	case YAML_SCALAR_EVENT:
 		anchor = event->data.scalar.anchor;
 		tag = event->data.scalar.tag;
@@ -348,11 +351,13 @@ static int take_event(struct builder *b, const yaml_event_t *event)
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (b->y->root != NULL)
-			return refuse_at(b->y, event->start_mark, -EBADMSG, "a second document begins here: one is enough");
+			return refuse_at(b->y, event->start_mark, -EBADMSG,
+					 "a second document begins here: one is enough");
 		if (event->data.document_start.version_directive != NULL ||
 		    event->data.document_start.tag_directives.start !=
 			    event->data.document_start.tag_directives.end)
-			return refuse_at(b->y, event->start_mark, -EBADMSG, "directives (%YAML, %TAG) are not taken");
+			return refuse_at(b->y, event->start_mark, -EBADMSG,
+					 "directives (%YAML, %TAG) are not taken");
 		return 0;
 	case YAML_SCALAR_EVENT:
 		return take_scalar(b, event);
@@ -503,13 +508,15 @@ int yaml_want_list(const struct yaml_node *n, const struct yaml_key *k)
 	if (is_null(n))
 		return yaml_error(n, -EBADMSG, "has no value");
 	if (n->kind == YAML_TEXT)
-		return yaml_error(n, -EBADMSG, "must be a list: [%s]", str_quote(shown, sizeof(shown), n->text));
+		return yaml_error(n, -EBADMSG, "must be a list: [%s]",
+				  str_quote(shown, sizeof(shown), n->text));
 	if (n->kind != YAML_LIST)
 		return yaml_error(n, -EBADMSG, "must be a list, not %s", kind_name(n->kind));
 	if (n->n < k->min)
 		return yaml_error(n, -EBADMSG, "the list is empty");
 	if (n->n > k->max)
-		return yaml_error(n, -E2BIG, "the list has %zu entries, at most %" PRIu64 " are taken", n->n, k->max);
+		return yaml_error(n, -E2BIG, "the list has %zu entries, at most %" PRIu64 " are taken",
+				  n->n, k->max);
 	return 0;
 }
 
@@ -547,8 +554,8 @@ int yaml_read_bool(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (r < 0)
 		return r;
 	if (!n->plain || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
-		return yaml_error(n, -EBADMSG, "must be true or false, not '%s'%s", str_quote(shown, sizeof(shown), text),
-				  n->plain ? "" : " in quotes");
+		return yaml_error(n, -EBADMSG, "must be true or false, not '%s'%s",
+				  str_quote(shown, sizeof(shown), text), n->plain ? "" : " in quotes");
 	*(bool *)field = text[0] == 't';
 	return 0;
 }
@@ -584,7 +591,8 @@ static int want_u64(struct yaml_node *n, const struct yaml_key *k, uint64_t *ret
 	if (r < 0)
 		return r;
 	if (!n->plain || !str_to_u64(text, k->min, k->max, ret))
-		return yaml_error(n, -EBADMSG, "must be a whole number from %" PRIu64 " to %" PRIu64 ", not '%s'%s",
+		return yaml_error(n, -EBADMSG,
+				  "must be a whole number from %" PRIu64 " to %" PRIu64 ", not '%s'%s",
 				  k->min, k->max, str_quote(shown, sizeof(shown), text),
 				  n->plain ? "" : " in quotes");
 	return 0;
@@ -664,8 +672,8 @@ int yaml_read_size(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (!n->plain || !parse_size(text, &v) || v < k->min || v > k->max) {
 		show_size(low, sizeof(low), k->min);
 		show_size(high, sizeof(high), k->max);
-		return yaml_error(n, -EBADMSG, "must be bytes (or KiB, MiB, GiB) from %s to %s, not '%s'", low, high,
-				  str_quote(shown, sizeof(shown), text));
+		return yaml_error(n, -EBADMSG, "must be bytes (or KiB, MiB, GiB) from %s to %s, not '%s'",
+				  low, high, str_quote(shown, sizeof(shown), text));
 	}
 	if (k->size == sizeof(uint32_t))
 		*(uint32_t *)field = (uint32_t)v;
@@ -718,8 +726,8 @@ int yaml_read_real(struct yaml_node *n, const struct yaml_key *k, void *field)
 	if (r < 0)
 		return r;
 	if (!n->plain || !parse_real(text, &v))
-		return yaml_error(n, -EBADMSG, "must be a number, not '%s'%s", str_quote(shown, sizeof(shown), text),
-				  n->plain ? "" : " in quotes");
+		return yaml_error(n, -EBADMSG, "must be a number, not '%s'%s",
+				  str_quote(shown, sizeof(shown), text), n->plain ? "" : " in quotes");
 	*(double *)field = v;
 	return 0;
 }
@@ -735,8 +743,9 @@ int yaml_read_seconds(struct yaml_node *n, const struct yaml_key *k, void *field
 	if (r < 0)
 		return r;
 	if (!n->plain || !parse_real(text, &v) || v * 1000 < (double)k->min || v * 1000 > (double)k->max)
-		return yaml_error(n, -EBADMSG, "must be seconds from %g to %g, not '%s'", (double)k->min / 1000,
-				  (double)k->max / 1000, str_quote(shown, sizeof(shown), text));
+		return yaml_error(n, -EBADMSG, "must be seconds from %g to %g, not '%s'",
+				  (double)k->min / 1000, (double)k->max / 1000,
+				  str_quote(shown, sizeof(shown), text));
 	*(int64_t *)field = llround(v * 1000);
 	return 0;
 }

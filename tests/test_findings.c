@@ -76,11 +76,15 @@ static int parse_code(const char *value, char *ret_text)
 static void test_snomed(void)
 {
 	/* From DICOM's own context groups: right codes pass. */
-	static const char *const good[] = { "60046008", "36118008", "19242006", "39607008", "3120008", "80891009",
-					    "5798000", "72410000", "816094009", "272741003", "272519000", "52101004",
-					    "373068000", "399348003", "363698007", "46621007" };
+	static const char *const good[] = {
+		"60046008", "36118008", "19242006", "39607008", "3120008", "80891009", "5798000", "72410000",
+		"816094009", "272741003", "272519000", "52101004", "373068000", "399348003", "363698007",
+		"46621007",
+	};
 	/* As found in public repositories. */
-	static const char *const bad[] = { "95436001", "95436003", "3529005", "78381001", "78381009", "196116003" };
+	static const char *const bad[] = {
+		"95436001", "95436003", "3529005", "78381001", "78381009", "196116003",
+	};
 	char text[ERR_TEXT_MAX], changed[20];
 	size_t i, j;
 	unsigned caught = 0, tried = 0;
@@ -88,8 +92,8 @@ static void test_snomed(void)
 	for (i = 0; i < ARRAY_SIZE(good); i++)
 		is_int(parse_code(good[i], text), 0, "SNOMED CT %s %s", good[i], text);
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
-		ok(parse_code(bad[i], text) == -EBADMSG && strstr(text, "check digit") != NULL, "SNOMED CT %s: %s", bad[i],
-		   text);
+		ok(parse_code(bad[i], text) == -EBADMSG && strstr(text, "check digit") != NULL,
+		   "SNOMED CT %s: %s", bad[i], text);
 	/* Verhoeff's promise: every single wrong digit, every swap of neighbours. */
 	for (i = 0; i < ARRAY_SIZE(good); i++)
 		for (j = 0; good[i][j] != '\0'; j++) {
@@ -113,7 +117,8 @@ static void test_snomed(void)
 		}
 	is_int(caught, tried, "%u slips of one digit, all caught", tried);
 	/* 41398015 is the first description of 24700007: a good check digit, the wrong partition. */
-	ok(parse_code("41398015", text) == -EBADMSG && strstr(text, "partition 01") != NULL, "a description's id: %s", text);
+	ok(parse_code("41398015", text) == -EBADMSG && strstr(text, "partition 01") != NULL,
+	   "a description's id: %s", text);
 }
 
 /* ---- probability and decision ---- */
@@ -183,8 +188,8 @@ static void test_decide(void)
 		f.points.lo = cases[i].lo;
 		f.points.lo_sensitivity = cases[i].lo_sensitivity;
 		f.points.hi = cases[i].hi;
-		is_str(decision_name(finding_decide(&f, cases[i].p)), decision_name(cases[i].want), "decide case %zu: p %g", i,
-		       cases[i].p);
+		is_str(decision_name(finding_decide(&f, cases[i].p)), decision_name(cases[i].want),
+		       "decide case %zu: p %g", i, cases[i].p);
 	}
 }
 
@@ -216,10 +221,12 @@ static void check_shipped(const struct findings *list)
 		   f->id, p, decision_name(finding_decide(f, p)));
 	}
 	is_int(urgent, 1, "one urgent finding");
-	ok(list->finding[7].urgency == URGENCY_URGENT && strcmp(list->finding[7].id, "pneumothorax") == 0, "pneumothorax");
+	ok(list->finding[7].urgency == URGENCY_URGENT && strcmp(list->finding[7].id, "pneumothorax") == 0,
+	   "pneumothorax");
 	ok(fabs(finding_probability(&list->finding[0], logit[0], "carzero", "window", "f32") - 0.0353271) < 1e-6,
 	   "atelectasis: 1 / (1 + exp(1.0997 * 2.3877764 + 0.6813))");
-	ok(isnan(finding_probability(&list->finding[0], logit[0], "carzero", "mimic", "f32")), "not for another recipe");
+	ok(isnan(finding_probability(&list->finding[0], logit[0], "carzero", "mimic", "f32")),
+	   "not for another recipe");
 }
 
 static void test_shipped(void)
@@ -244,10 +251,11 @@ static void test_shipped(void)
 
 static void test_manual(void)
 {
-	static const char *const keys[] = { "name", "language", "findings", "id", "prompt", "code", "site", "urgency",
-					    "calibration", "thresholds", "value", "scheme", "meaning", "a", "b", "family",
-					    "recipe", "precision", "prevalence", "origin", "lo", "hi", "lo_sensitivity",
-					    "hi_sensitivity", "hi_ppv", "hi_alarm_rate" };
+	static const char *const keys[] = {
+		"name", "language", "findings", "id", "prompt", "code", "site", "urgency", "calibration",
+		"thresholds", "value", "scheme", "meaning", "a", "b", "family", "recipe", "precision",
+		"prevalence", "origin", "lo", "hi", "lo_sensitivity", "hi_sensitivity", "hi_ppv", "hi_alarm_rate",
+	};
 	CLEANUP(free) char *manual = golden_read("man/findings.yaml.5", NULL);
 	char entry[64];
 	size_t i;
