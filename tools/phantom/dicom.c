@@ -122,7 +122,7 @@ static const struct view_words {
 	[PHANTOM_PA] = { "PA", "272479007", "postero-anterior", "L\\F" },
 	[PHANTOM_AP] = { "AP", "399348003", "antero-posterior", "L\\F" },
 	[PHANTOM_LL] = { "LL", "399173006", "left lateral", "P\\F" },
-	[PHANTOM_HAND] = { "PA", "272479007", "postero-anterior", "R\\F" },
+	[PHANTOM_HAND] = { "PA", "272479007", "postero-anterior", "L\\H" },      /* fingers up */
 	[PHANTOM_BLANK] = { "PA", "272479007", "postero-anterior", "L\\F" },
 };
 
@@ -236,9 +236,9 @@ static void put_acquisition(struct out *o, const struct phantom_dicom *d, const 
 	put_text(o, 0x00200013, "IS", "1");
 	put_text(o, 0x00200020, "CS", v->orientation);
 	if (dx)
-		put_text(o, 0x00200062, "CS", hand ? "L" : "U");
+		put_text(o, 0x00200062, "CS", hand ? "R" : "U");
 	else if (hand)  /* only where the body part is one of a pair */
-		put_text(o, 0x00200060, "CS", "L");
+		put_text(o, 0x00200060, "CS", "R");
 }
 
 /* Group 0028 up to the pixels. */

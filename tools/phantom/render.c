@@ -129,7 +129,8 @@ static float film_curve(float t)
 {
 	float u = (t - .55f) / .43f;
 
-	return u <= 0 ? fmaxf(t, 0) : .55f + .43f * u / (1 + u);
+	/* Stretched, so that the densest tissue, not only metal, comes near the white end. */
+	return fminf(1.16f * (u <= 0 ? fmaxf(t, 0) : .55f + .43f * u / (1 + u)), 1);
 }
 
 static int develop(struct canvas *c, const struct phantom_spec *spec, float *px)
@@ -203,11 +204,12 @@ static void cassette(struct canvas *c, const struct phantom_spec *spec, float *p
 {
 	struct rng r = rng_open(spec->seed, CHANCE_FILM + 1000);
 	float half = .5f * (float)(c->w < c->h ? c->w : c->h), reach_x = (float)c->w / half;
-	bool left = rng_below(&r, 3) > 0;
+	bool left = rng_below(&r, 3) > 0;       /* which side of a frontal film the letter lies on */
 	float in = rng_range(&r, .14f, .22f), v = rng_range(&r, .10f, .20f), size = rng_range(&r, .07f, .09f);
 	float side[4], soft = fmaxf(.004f * half, .6f), lean = rng_range(&r, -.004f, .004f);
 
-	/* On a lateral the letter names the side at the plate, in front of the patient or behind. */
+	/* A left lateral has its left side at the plate; the hand is a right one. */
+	left = (left || spec->view == PHANTOM_LL) && spec->view != PHANTOM_HAND;
 	if (spec->view != PHANTOM_BLANK)
 		lead_letter(c, px, left ? 'L' : 'R', left ? reach_x - in : in - .06f, v, size);
 	for (int i = 0; i < 4; i++)

@@ -159,7 +159,7 @@ void lateral_paint(struct canvas *c, const struct phantom_spec *spec)
 	lateral_bones(c, &r);
 }
 
-/* ---- a left hand, palm on the plate, thumb towards the viewer's left */
+/* ---- a right hand, palm on the plate, seen from its back: thumb towards the viewer's left */
 
 static void bone(struct canvas *c, float x0, float y0, float x1, float y1, float w)
 {
