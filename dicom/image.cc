@@ -91,9 +91,8 @@ void add_note(struct dicom_image *image, const char *text)
 
 /* ---- facts ------------------------------------------------------------------------------------ */
 
-/* A code string without its padding; dropped when a byte is not printable ASCII: then it is no code
- * string, but might be a name. */
-void take_code(char *ret, size_t size, const char *value)
+/* Without the spaces around it, which mean nothing (PS3.5 6.2). */
+std::string trimmed(const char *value)
 {
 	std::string text(value);
 
@@ -101,6 +100,15 @@ void take_code(char *ret, size_t size, const char *value)
 		text.pop_back();
 	while (!text.empty() && text.front() == ' ')
 		text.erase(0, 1);
+	return text;
+}
+
+/* A code string without its padding; dropped when a byte is not printable ASCII: then it is no code
+ * string, but might be a name. */
+void take_code(char *ret, size_t size, const char *value)
+{
+	std::string text = trimmed(value);
+
 	for (char c : text)
 		if (c < 0x20 || c > 0x7e)
 			text.clear();
@@ -246,10 +254,10 @@ bool digest_copied(DcmItem &header, uint8_t ret[DIGEST_SIZE])
 
 void digest_patient(DcmItem &header, uint8_t ret[DIGEST_SIZE])
 {
-	std::string text(header_text(header, DCM_PatientID));
+	std::string text = trimmed(header_text(header, DCM_PatientID));
 
 	text += '\0';
-	text += header_text(header, DCM_IssuerOfPatientID);
+	text += trimmed(header_text(header, DCM_IssuerOfPatientID));
 	digest_of(text.data(), text.size(), ret);
 }
 
@@ -869,37 +877,6 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 	image->height = turn.transpose ? scan.columns : scan.rows;
 }
 
-}
-
-const char *image_reason_name(enum image_reason r)
-{
-	switch (r) {
-	case IMAGE_OK:
-		return "ok";
-	case IMAGE_NOT_DICOM:
-		return "not-dicom";
-	case IMAGE_NO_PIXELS:
-		return "no-pixels";
-	case IMAGE_UNSUPPORTED:
-		return "unsupported";
-	case IMAGE_BROKEN:
-		return "broken";
-	case IMAGE_TOO_LARGE:
-		return "too-large";
-	case IMAGE_TOO_SMALL:
-		return "too-small";
-	case IMAGE_CONSTANT:
-		return "constant";
-	case IMAGE_NOT_FRONTAL_CHEST:
-		return "not-frontal-chest";
-	case IMAGE_FOR_PROCESSING:
-		return "for-processing";
-	case IMAGE_TOO_YOUNG:
-		return "too-young";
-	case IMAGE_OUT_OF_DOMAIN:
-		return "out-of-domain";
-	}
-	return "?";
 }
 
 int dicom_image_decode(const void *file, size_t n, const struct dicom_limits *limits, struct dicom_image **ret)

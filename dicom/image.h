@@ -60,7 +60,7 @@ struct image_facts {
 	int age_years;             /* from Patient's Age, or birth date and study date; -1 unknown */
 	unsigned rows, columns, frames, samples, bits_allocated, bits_stored;
 	bool is_signed, lossy;
-	uint8_t patient[DIGEST_SIZE]; /* SHA-256 of Patient ID, NUL, Issuer of Patient ID */
+	uint8_t patient[DIGEST_SIZE]; /* SHA-256 of Patient ID, NUL, Issuer of Patient ID, both trimmed */
 	uint8_t copied[DIGEST_SIZE];  /* SHA-256 of the patient and study elements that reports copy */
 	uint8_t content[DIGEST_SIZE]; /* SHA-256 of `copied` and of rows, columns and decoded stored values; zero without pixels */
 };
