@@ -46,7 +46,8 @@ int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n)
 		pause *= 2;
 	if (pause > cap)
 		pause = cap;
-	(void)getrandom(&jitter, sizeof(jitter), 0); /* without it: no jitter, no harm */
+	if (getrandom(&jitter, sizeof(jitter), 0) != (ssize_t)sizeof(jitter))
+		jitter = 0; /* no jitter, no harm */
 	return pause / 2 + (int64_t)(jitter % (uint32_t)(pause + 1));
 }
 

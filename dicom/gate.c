@@ -8,7 +8,8 @@
  * In this order, and why:
  *  1. For Processing (DX's raw variant, or its storage class): linear raw data, not what the model
  *     has seen.  The For Presentation twin of the same exposure is analysed.
- *  2. Quality Control Image YES, or an animal: not a patient.
+ *  2. An animal.  (Quality Control Image YES is no ground: it marks phantoms, and a phantom of a chest
+ *     is how a node is tested; whether it may be scored is the model's domain, the keeper's matter.)
  *  3. Modality.  CR, DX, RG and XR are radiographs.  OT, SC and RF (and none) are what scanners,
  *     phones and old gateways write: taken when Body Part or Anatomic Region says chest itself.
  *     Anything else (CT, MR, US, MG, ...) is another kind of picture, whatever the body part says.
@@ -335,8 +336,6 @@ enum image_reason gate_decide(const struct gate_rules *rules, const struct image
 		    strcmp(f->sop_class, "1.2.840.10008.5.1.4.1.1.1.1.1") == 0)
 			return say(why, IMAGE_FOR_PROCESSING, "Presentation Intent Type (0008,0068) is FOR PROCESSING, expected "
 				      "FOR PRESENTATION");
-		if (f->quality_control)
-			return say(why, IMAGE_NOT_FRONTAL_CHEST, "Quality Control Image (0028,0300) is YES");
 		if (f->animal)
 			return say(why, IMAGE_NOT_FRONTAL_CHEST, "Patient Species (0010,2201) or a description names an animal");
 		if (modality == ANOTHER)

@@ -73,7 +73,8 @@ static const struct gate_case cases[] = {
 	/* other pictures */
 	{ "CT", { .modality = "CT", .body_part = "CHEST", ADULT }, NOT, "(0008,0060)" },
 	{ "report as image", { .modality = "SR", .body_part = "CHEST", ADULT }, NOT, "(0008,0060)" },
-	{ "quality control", { .modality = "DX", .body_part = "CHEST", .quality_control = true, ADULT }, NOT, "(0028,0300)" },
+	{ "a phantom is scored, if the model may", { .modality = "DX", .body_part = "CHEST", .quality_control = true, ADULT },
+	  IMAGE_OK, "CHEST" },
 	{ "animal", { .modality = "DX", .body_part = "THORAX", .animal = true, ADULT }, NOT, "animal" },
 	{ "for processing", { .modality = "DX", .body_part = "CHEST", .presentation_intent = "FOR PROCESSING", ADULT },
 	  IMAGE_FOR_PROCESSING, "(0008,0068)" },

@@ -1,0 +1,36 @@
+/* reason.c: why an image is not analysed, for people.
+ *
+ * Apart from image.cc so that programs without DCMTK (the keeper) can say it too.
+ */
+#include "dicom/image.h"
+
+const char *image_reason_name(enum image_reason r)
+{
+	switch (r) {
+	case IMAGE_OK:
+		return "analysed";
+	case IMAGE_NOT_DICOM:
+		return "not a readable DICOM object";
+	case IMAGE_NO_PIXELS:
+		return "no image in the object";
+	case IMAGE_UNSUPPORTED:
+		return "unsupported kind of image";
+	case IMAGE_BROKEN:
+		return "broken image";
+	case IMAGE_TOO_LARGE:
+		return "image too large";
+	case IMAGE_TOO_SMALL:
+		return "image too small";
+	case IMAGE_CONSTANT:
+		return "constant image";
+	case IMAGE_NOT_FRONTAL_CHEST:
+		return "not a frontal chest radiograph";
+	case IMAGE_FOR_PROCESSING:
+		return "raw image (for processing)";
+	case IMAGE_TOO_YOUNG:
+		return "patient too young for this model";
+	case IMAGE_OUT_OF_DOMAIN:
+		return "outside the model's domain";
+	}
+	return "not analysed";
+}
