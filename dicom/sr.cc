@@ -13,10 +13,10 @@
  */
 #include "dicom/guard.hh"
 
-#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -46,6 +46,7 @@ extern "C" {
 #define SH_MAX 16 /* characters, PS3.5 6.2 */
 #define LO_MAX 64
 #define DS_MAX 16
+#define MEANING_BYTES_MAX (4 * LO_MAX)
 
 /* Of a source's header; it has passed the receiver and usually the decoder before. */
 #define SOURCE_DEPTH_MAX 16
@@ -85,12 +86,10 @@ typedef std::vector<std::unique_ptr<source>> sources;
 /* Without the padding that UIDs and code strings may carry (PS3.5 6.2). */
 std::string trimmed(const char *text)
 {
-	std::string t(text);
+	const std::string t(text);
 	size_t from = t.find_first_not_of(' ');
 
-	if (from == std::string::npos)
-		return "";
-	return t.substr(from, t.find_last_not_of(' ') - from + 1);
+	return from == std::string::npos ? "" : t.substr(from, t.find_last_not_of(' ') - from + 1);
 }
 
 /* 0 or -ENOMEM; an image that cannot be read is not readable, and named in a comment. */
@@ -134,9 +133,9 @@ public:
 	void root(const concept_code &name, const char *template_id)
 	{
 		if (tree.addContentItem(T::RT_isRoot, T::VT_Container) == 0)
-			fail();
+			keep(EC_IllegalCall);
 		keep(item().setConceptName(name, OFFalse));
-		keep(item().setTemplateIdentification(template_id, "DCMR", "1.2.840.10008.8.1.1"));
+		keep(item().setTemplateIdentification(template_id, "DCMR", UID_DICOMContentMappingResource));
 	}
 
 	/* Goes into the new container; up() leaves it. */
@@ -145,7 +144,7 @@ public:
 		if (!below(T::RT_contains, T::VT_Container, name))
 			return;
 		if (template_id != NULL)
-			keep(item().setTemplateIdentification(template_id, "DCMR", "1.2.840.10008.8.1.1"));
+			keep(item().setTemplateIdentification(template_id, "DCMR", UID_DICOMContentMappingResource));
 	}
 
 	void up()
@@ -239,17 +238,12 @@ private:
 			status = c;
 	}
 
-	void fail()
-	{
-		keep(EC_IllegalCall);
-	}
-
 	bool below(T::E_RelationshipType rel, T::E_ValueType type, const DSRCodedEntryValue &name)
 	{
 		if (!good())
 			return false;
 		if (tree.addContentItem(rel, type, T::AM_belowCurrent) == 0) {
-			fail();
+			keep(EC_IllegalCall); /* not in this SR class: a mistake of ours */
 			return false;
 		}
 		if (!name.isEmpty())
@@ -279,32 +273,54 @@ public:
 	{
 	}
 
-	/* At most `max` characters, 0: any number. */
-	std::string operator()(const char *text, size_t max = 0) const
+	std::string operator()(const char *text) const
 	{
-		const unsigned char *p = reinterpret_cast<const unsigned char *>(text);
-		std::string ret;
-		size_t n = 0;
+		return cut(text, SIZE_MAX);
+	}
 
-		while (*p != '\0' && (max == 0 || n++ < max)) {
-			const unsigned char *from = p++;
+	/* For SH and LO, which are counted in characters and where a backslash would begin a second
+	 * value (PS3.5 6.2). */
+	std::string operator()(const char *text, size_t max) const
+	{
+		std::string ret = cut(text, max);
 
-			while ((*p & 0xc0) == 0x80)
-				p++;
-			if (*from < 0x80)
-				ret += *from >= ' ' && *from < 0x7f ? static_cast<char>(*from) : ' ';
-			else if (utf8)
-				ret.append(from, p);
-			else if (latin1 && p - from == 2 && (*from == 0xc2 || *from == 0xc3) && from[1] >= 0xa0 - 0x40 * (*from - 0xc2))
-				ret += static_cast<char>(*from == 0xc2 ? from[1] : from[1] + 0x40);
-			else
-				ret += '?';
+		for (char &c : ret) {
+			if (c == '\\')
+				c = '/';
 		}
 		return ret;
 	}
 
 private:
 	bool utf8, latin1;
+
+	std::string cut(const char *text, size_t max) const
+	{
+		std::string ret;
+
+		for (size_t n = 0; *text != '\0' && n < max; n++) {
+			const char *from = text++;
+
+			while ((*text & 0xc0) == 0x80)
+				text++;
+			ret += character(from, static_cast<size_t>(text - from));
+		}
+		return ret;
+	}
+
+	std::string character(const char *p, size_t n) const
+	{
+		unsigned char first = static_cast<unsigned char>(*p);
+
+		if (n == 1 && first < 0x80)
+			return first < ' ' || first == 0x7f ? " " : std::string(p, 1);
+		if (utf8)
+			return std::string(p, n);
+		/* U+0080 to U+00FF; the first 32 are control characters */
+		if (latin1 && n == 2 && (first == 0xc3 || (first == 0xc2 && (p[1] & 0x20) != 0)))
+			return std::string(1, static_cast<char>((first & 3) << 6 | (p[1] & 0x3f)));
+		return "?";
+	}
 };
 
 bool is_printable_ascii(const std::string &text)
@@ -316,8 +332,22 @@ bool is_printable_ascii(const std::string &text)
 	return true;
 }
 
-/* The first item of a code sequence as an entry, if it can be one (PS3.3 8.8).  The meaning's bytes
- * stay as they are; they are right where the source's character set is. */
+/* Of a code: at most SH_MAX characters of ASCII, one value. */
+bool is_code_string(const std::string &text)
+{
+	return text.size() <= SH_MAX && is_printable_ascii(text) && text.find('\\') == std::string::npos;
+}
+
+/* A meaning in another character set has its bytes copied, uncounted: they say the same there. */
+bool is_code_meaning(const std::string &text, bool ascii)
+{
+	if (!is_printable_ascii(text))
+		return !ascii && text.size() <= MEANING_BYTES_MAX;
+	return text.size() <= LO_MAX && text.find('\\') == std::string::npos;
+}
+
+/* The first item of a code sequence, if it is a code (PS3.3 8.8); `ascii`: only one whose bytes mean
+ * the same in every character set. */
 bool source_code(DcmItem &header, const DcmTagKey &sequence, bool ascii, DSRCodedEntryValue &ret)
 {
 	DcmItem *item = header_item(header, sequence);
@@ -329,12 +359,8 @@ bool source_code(DcmItem &header, const DcmTagKey &sequence, bool ascii, DSRCode
 	scheme = trimmed(header_text(*item, DCM_CodingSchemeDesignator));
 	version = trimmed(header_text(*item, DCM_CodingSchemeVersion));
 	meaning = trimmed(header_text(*item, DCM_CodeMeaning));
-	if (value.empty() || value.size() > SH_MAX || !is_printable_ascii(value) ||
-	    scheme.empty() || scheme.size() > SH_MAX || !is_printable_ascii(scheme) ||
-	    version.size() > SH_MAX || !is_printable_ascii(version) || meaning.empty() ||
-	    (value + scheme + version).find('\\') != std::string::npos)
-		return false;
-	if (is_printable_ascii(meaning) ? meaning.size() > LO_MAX || meaning.find('\\') != std::string::npos : ascii)
+	if (value.empty() || scheme.empty() || meaning.empty() || !is_code_string(value) ||
+	    !is_code_string(scheme) || !is_code_string(version) || !is_code_meaning(meaning, ascii))
 		return false;
 	ret = DSRCodedEntryValue(value.c_str(), scheme.c_str(), version.c_str(), meaning.c_str(),
 				 T::CVT_auto, OFFalse);
@@ -351,11 +377,65 @@ std::string component(DcmItem &item, const DcmTagKey &tag, unsigned long i)
 	return trimmed(value.c_str());
 }
 
+/* ---- what is known before a row is written ---- */
+
+bool is_calibrated(const struct sr_score *s)
+{
+	return !isnan(s->probability);
+}
+
+/* A number that can be written; the rest is named in a comment (no empty Measured Value Sequence). */
+bool is_scored(const struct sr_score *s)
+{
+	return is_calibrated(s) ? s->probability >= 0 && s->probability <= 1 : isfinite(s->logit);
+}
+
+struct outcome {
+	size_t complete = 0;            /* images with every finding scored */
+	size_t calibrated = 0, raw = 0; /* scores */
+	bool present = false;
+};
+
+struct work {
+	const struct sr_report *r;
+	sources images;          /* as r->images */
+	source *first;           /* whose patient and study elements the report has */
+	own_text own{ "" };
+	outcome o;
+
+	bool analysed(size_t i) const
+	{
+		return r->images[i].analysed && images[i]->readable;
+	}
+};
+
+outcome count(const work &w)
+{
+	outcome o;
+
+	for (size_t i = 0; i < w.r->n_images; i++) {
+		bool complete = true;
+
+		for (size_t k = 0; w.analysed(i) && k < w.r->n_findings; k++) {
+			const struct sr_score *s = &w.r->images[i].scores[k];
+
+			if (!is_scored(s)) {
+				complete = false;
+				continue;
+			}
+			o.calibrated += is_calibrated(s);
+			o.raw += !is_calibrated(s);
+			o.present |= is_calibrated(s) && s->decision == SR_PRESENT;
+		}
+		o.complete += w.analysed(i) && complete;
+	}
+	return o;
+}
+
 /* ---- image library (TID 1600 to 1603) ---- */
 
 const concept_code pixels = { "{pixels}", "UCUM", "pixels" };
 const concept_code millimeter = { "mm", "UCUM", "millimeter" };
-const concept_code chest = { "816094009", "SCT", "Chest" };
 
 void describe_date(content &t, DcmItem &header, const DcmTagKey &tag, const concept_code &name)
 {
@@ -390,13 +470,13 @@ void describe_count(content &t, DcmItem &header, const DcmTagKey &tag, const con
 void describe_spacing(content &t, DcmItem &header, unsigned long i, const concept_code &name)
 {
 	std::string value = component(header, DCM_ImagerPixelSpacing, i);
-	char *end = NULL;
 
 	if (value.empty())
 		value = component(header, DCM_PixelSpacing, i);
-	if (value.empty() || DcmDecimalString::checkStringValue(value.c_str(), "1").bad())
+	if (value.empty() || value.size() > DS_MAX ||
+	    DcmDecimalString::checkStringValue(value.c_str(), "1").bad())
 		return;
-	if (strtod(value.c_str(), &end) > 0)
+	if (strtod(value.c_str(), NULL) > 0)
 		t.number(T::RT_hasAcqContext, name, value, millimeter);
 }
 
@@ -407,8 +487,8 @@ void describe_region(content &t, DcmItem &header)
 	DSRCodedEntryValue region;
 
 	if (body_part == "THORAX") /* not a defined term, and common */
-		region = chest;
-	else if (!source_code(header, DCM_AnatomicRegionSequence, true, region))
+		body_part = "CHEST";
+	if (!source_code(header, DCM_AnatomicRegionSequence, true, region))
 		region = CMR_CID4031e::mapBodyPartExamined(body_part.c_str());
 	if (region.isValid())
 		t.code(T::RT_hasAcqContext, name, region);
@@ -459,8 +539,10 @@ void describe_image(content &t, source &image)
 	describe_count(t, h, DCM_Rows, { "110910", "DCM", "Pixel Data Rows" });
 	describe_count(t, h, DCM_Columns, { "110911", "DCM", "Pixel Data Columns" });
 	describe_view(t, h);
-	describe_text(t, component(h, DCM_PatientOrientation, 0), { "111044", "DCM", "Patient Orientation Row" });
-	describe_text(t, component(h, DCM_PatientOrientation, 1), { "111043", "DCM", "Patient Orientation Column" });
+	describe_text(t, component(h, DCM_PatientOrientation, 0),
+		      { "111044", "DCM", "Patient Orientation Row" });
+	describe_text(t, component(h, DCM_PatientOrientation, 1),
+		      { "111043", "DCM", "Patient Orientation Column" });
 	describe_spacing(t, h, 1, { "111026", "DCM", "Horizontal Pixel Spacing" });
 	describe_spacing(t, h, 0, { "111066", "DCM", "Vertical Pixel Spacing" });
 	t.reference(T::RT_contains, NULL, image);
@@ -495,52 +577,36 @@ struct finding_code {
 	}
 };
 
-bool is_calibrated(const struct sr_score *s)
-{
-	return !isnan(s->probability);
-}
-
-/* A number that can be written; the rest is named in a comment (no empty Measured Value Sequence). */
-bool is_scored(const struct sr_score *s)
-{
-	return is_calibrated(s) ? s->probability >= 0 && s->probability <= 1 : isfinite(s->logit);
-}
-
-void describe_algorithm(content &t, const struct sr_report *r, const struct sr_finding *f, bool calibrated,
-			const own_text &own)
+/* TID 4019.  Whether it is calibrated is a matter of each score, so the list's line about it gives
+ * way. */
+void describe_algorithm(content &t, const work &w, const struct sr_finding *f, const struct sr_score *s)
 {
 	static const concept_code parameter = { "111002", "DCM", "Algorithm Parameters" };
-	std::string lines = f->parameters != NULL ? f->parameters : "";
-	bool said = false;
+	const struct sr_report *r = w.r;
+	std::string lines = f->parameters;
+	size_t end;
 	auto put = [&](const std::string &line) { t.text(T::RT_hasConceptMod, parameter, line); };
 
-	t.text(T::RT_hasConceptMod, { "111001", "DCM", "Algorithm Name" }, own(r->model_name));
-	t.text(T::RT_hasConceptMod, { "111003", "DCM", "Algorithm Version" }, own(r->software));
-	put("prompt=\"" + own(f->prompt) + "\"");
-	for (size_t at = 0, end; at < lines.size(); at = end + 1) {
+	t.text(T::RT_hasConceptMod, { "111001", "DCM", "Algorithm Name" }, w.own(r->model_name));
+	t.text(T::RT_hasConceptMod, { "111003", "DCM", "Algorithm Version" }, w.own(r->software));
+	put("prompt=\"" + w.own(f->prompt) + "\"");
+	put(is_calibrated(s) ? "calibrated=yes" : "calibrated=no");
+	for (size_t at = 0; at < lines.size(); at = end + 1) {
 		std::string line;
 
-		end = lines.find('\n', at);
-		if (end == std::string::npos)
-			end = lines.size();
+		end = std::min(lines.find('\n', at), lines.size());
 		line = lines.substr(at, end - at);
-		if (line.compare(0, 11, "calibrated=") == 0) {
-			/* a list that is calibrated may still meet an image whose score is not */
-			said = calibrated || line == "calibrated=no";
-			if (!said)
-				continue;
-		}
-		put(own(line.c_str()));
+		if (line.compare(0, 11, "calibrated=") != 0)
+			put(w.own(line.c_str()));
 	}
-	if (!calibrated && !said)
-		put("calibrated=no");
 	put(std::string("weights_sha256=") + r->weights_sha256);
 	put(std::string("findings_sha256=") + r->findings_sha256);
 	put(std::string("recipe=") + r->recipe);
 	put(std::string("precision=") + r->precision);
 }
 
-void write_probability(content &t, const struct sr_score *s, const finding_code &code, const source &image)
+void write_probability(content &t, const struct sr_score *s, const finding_code &code,
+		       const source &image)
 {
 	static const concept_code certainty = { "111012", "DCM", "Certainty of Finding" };
 	static const concept_code percent = { "%", "UCUM", "Percent" };
@@ -568,27 +634,27 @@ void write_logit(content &t, const struct sr_score *s, const source &image)
 }
 
 /* TID 1501, rows in the template's order. */
-void write_group(content &t, const struct sr_report *r, const struct sr_finding *f, const struct sr_score *s,
-		 const source &image, const own_text &own)
+void write_group(content &t, const work &w, const struct sr_finding *f, const struct sr_score *s,
+		 const source &image)
 {
-	finding_code code(f, own);
+	finding_code code(f, w.own);
 	std::string name = "tracking|" + image.sop_uid + "|" + f->id;
 	char uid[UID_MAX];
 
-	uid_from_name(r->uid_namespace, name.c_str(), uid);
+	uid_from_name(w.r->uid_namespace, name.c_str(), uid);
 	t.container({ "125007", "DCM", "Measurement Group" }, "1501");
-	t.text(T::RT_hasObsContext, { "112039", "DCM", "Tracking Identifier" }, own(f->name));
+	t.text(T::RT_hasObsContext, { "112039", "DCM", "Tracking Identifier" }, w.own(f->name));
 	t.uid(T::RT_hasObsContext, { "112040", "DCM", "Tracking Unique Identifier" }, uid);
 	/* mappers turn a Finding into an assertion, so only where it is one */
 	if (is_calibrated(s) && s->decision == SR_PRESENT)
 		t.code(T::RT_contains, { "121071", "DCM", "Finding" }, concept_code(code));
 	if (f->has_site) {
-		std::string meaning = own(f->site.meaning, LO_MAX);
+		std::string meaning = w.own(f->site.meaning, LO_MAX);
 
 		t.code(T::RT_hasConceptMod, { "363698007", "SCT", "Finding Site" },
 		       concept_code{ f->site.value, f->site.scheme, meaning.c_str() });
 	}
-	describe_algorithm(t, r, f, is_calibrated(s), own);
+	describe_algorithm(t, w, f, s);
 	if (is_calibrated(s))
 		write_probability(t, s, code, image);
 	else
@@ -598,87 +664,53 @@ void write_group(content &t, const struct sr_report *r, const struct sr_finding 
 
 /* ---- outcome ---- */
 
-struct outcome {
-	size_t analysed = 0, complete = 0; /* images; complete: every finding scored */
-	size_t calibrated = 0, raw = 0;    /* scores */
-	bool present = false;
-};
-
-outcome count(const struct sr_report *r, const sources &images)
-{
-	outcome o;
-
-	for (size_t i = 0; i < r->n_images; i++) {
-		bool complete = true;
-
-		if (!r->images[i].analysed || !images[i]->readable)
-			continue;
-		for (size_t k = 0; k < r->n_findings; k++) {
-			const struct sr_score *s = &r->images[i].scores[k];
-
-			if (!is_scored(s)) {
-				complete = false;
-				continue;
-			}
-			o.calibrated += is_calibrated(s);
-			o.raw += !is_calibrated(s);
-			o.present |= is_calibrated(s) && s->decision == SR_PRESENT;
-		}
-		o.analysed++;
-		o.complete += complete;
-	}
-	return o;
-}
-
 /* CID 6047 */
-concept_code summary(const struct sr_report *r, const outcome &o)
+concept_code summary(const work &w)
 {
-	if (o.calibrated + o.raw == 0)
+	if (w.o.calibrated + w.o.raw == 0)
 		return { "111245", "DCM", "No algorithms succeeded; without findings" };
-	if (o.complete < r->n_images)
-		return o.present ?
-			concept_code{ "111244", "DCM", "Not all algorithms succeeded; with findings" } :
-			concept_code{ "111243", "DCM", "Not all algorithms succeeded; without findings" };
-	return o.present ? concept_code{ "111242", "DCM", "All algorithms succeeded; with findings" } :
-			   concept_code{ "111241", "DCM", "All algorithms succeeded; without findings" };
+	if (w.o.complete < w.r->n_images)
+		return w.o.present ?
+			       concept_code{ "111244", "DCM", "Not all algorithms succeeded; with findings" } :
+			       concept_code{ "111243", "DCM", "Not all algorithms succeeded; without findings" };
+	return w.o.present ? concept_code{ "111242", "DCM", "All algorithms succeeded; with findings" } :
+			     concept_code{ "111241", "DCM", "All algorithms succeeded; without findings" };
 }
 
 /* "Image 2 of 3 (ComputedRadiographyImageStorage)" */
-std::string image_name(const struct sr_report *r, size_t i, const source &image)
+std::string image_name(const work &w, size_t i)
 {
-	const char *name = dcmFindNameOfUID(image.sop_class.c_str(), NULL);
+	const char *name = dcmFindNameOfUID(w.images[i]->sop_class.c_str(), NULL);
 
-	return "Image " + std::to_string(i + 1) + " of " + std::to_string(r->n_images) +
+	return "Image " + std::to_string(i + 1) + " of " + std::to_string(w.r->n_images) +
 	       (name != NULL ? " (" + std::string(name) + ")" : "");
 }
 
-void write_comments(content &t, const struct sr_report *r, const sources &images, const outcome &o,
-		    const own_text &own)
+std::string why_not(const work &w, size_t i)
 {
-	static const concept_code name = { "121106", "DCM", "Comment" };
+	if (!w.images[i]->readable)
+		return "its header cannot be read";
+	return w.r->images[i].why[0] != '\0' ? w.own(w.r->images[i].why) : "no reason is known";
+}
 
-	t.text(T::RT_contains, name, own(r->disclaimer));
+void write_comments(content &t, const work &w)
+{
+	auto put = [&](const std::string &text) {
+		t.text(T::RT_contains, { "121106", "DCM", "Comment" }, text);
+	};
+
+	put(w.own(w.r->disclaimer));
 	/* "without findings" above must not be read as "nothing there" */
-	if (o.raw > 0)
-		t.text(T::RT_contains, name,
-		       std::string(o.calibrated > 0 ? "Some scores are" : "All scores are") +
-			       " raw model outputs without calibration: nothing was decided from them, "
-			       "neither presence nor absence.");
-	for (size_t i = 0; i < r->n_images; i++) {
-		const struct sr_image *image = &r->images[i];
-
-		if (!image->analysed || !images[i]->readable) {
-			t.text(T::RT_contains, name,
-			       image_name(r, i, *images[i]) + " was not analysed: " +
-				       own(image->analysed || image->why == NULL || image->why[0] == '\0' ?
-						   "its header cannot be read" : image->why));
-			continue;
-		}
-		for (size_t k = 0; k < r->n_findings; k++) {
-			if (!is_scored(&image->scores[k]))
-				t.text(T::RT_contains, name,
-				       image_name(r, i, *images[i]) + " was not analysed for: " +
-					       own(r->findings[k].name));
+	if (w.o.raw > 0)
+		put(std::string(w.o.calibrated > 0 ? "Some" : "All") +
+		    " scores are raw model outputs without calibration: nothing was decided from them, "
+		    "neither presence nor absence.");
+	for (size_t i = 0; i < w.r->n_images; i++) {
+		if (!w.analysed(i))
+			put(image_name(w, i) + " was not analysed: " + why_not(w, i));
+		for (size_t k = 0; w.analysed(i) && k < w.r->n_findings; k++) {
+			if (!is_scored(&w.r->images[i].scores[k]))
+				put(image_name(w, i) + " was not analysed for: " + w.own(w.r->findings[k].name));
 		}
 	}
 }
@@ -705,46 +737,57 @@ concept_code language_code(const char *tag)
 	return { tag, "RFC5646", tag };
 }
 
-void write_observer(content &t, const struct sr_report *r, const own_text &own)
+/* TID 1204 and 1001 to 1004 */
+void write_observer(content &t, const work &w)
 {
+	const struct sr_report *r = w.r;
+
 	t.code(T::RT_hasConceptMod, { "121049", "DCM", "Language of Content Item and Descendants" },
 	       language_code(r->language));
 	t.code(T::RT_hasObsContext, { "121005", "DCM", "Observer Type" },
 	       concept_code{ "121007", "DCM", "Device" });
 	t.uid(T::RT_hasObsContext, { "121012", "DCM", "Device Observer UID" }, r->device_uid);
-	t.text(T::RT_hasObsContext, { "121013", "DCM", "Device Observer Name" }, own(r->station));
-	t.text(T::RT_hasObsContext, { "121014", "DCM", "Device Observer Manufacturer" }, own(r->manufacturer));
-	t.text(T::RT_hasObsContext, { "121015", "DCM", "Device Observer Model Name" }, own(r->model_name));
-	t.text(T::RT_hasObsContext, { "121016", "DCM", "Device Observer Serial Number" }, own(r->serial));
+	t.text(T::RT_hasObsContext, { "121013", "DCM", "Device Observer Name" }, w.own(r->station));
+	t.text(T::RT_hasObsContext, { "121014", "DCM", "Device Observer Manufacturer" },
+	       w.own(r->manufacturer));
+	t.text(T::RT_hasObsContext, { "121015", "DCM", "Device Observer Model Name" },
+	       w.own(r->model_name));
+	t.text(T::RT_hasObsContext, { "121016", "DCM", "Device Observer Serial Number" }, w.own(r->serial));
 }
 
-void write_tree(content &t, const struct sr_report *r, const sources &images, source &first, const own_text &own)
+void write_measurements(content &t, const work &w)
+{
+	/* empty when nothing was scored: some viewers fail where it is missing */
+	t.container({ "126010", "DCM", "Imaging Measurements" });
+	for (size_t i = 0; i < w.r->n_images; i++) {
+		for (size_t k = 0; w.analysed(i) && k < w.r->n_findings; k++) {
+			const struct sr_score *s = &w.r->images[i].scores[k];
+
+			if (is_scored(s))
+				write_group(t, w, &w.r->findings[k], s, *w.images[i]);
+		}
+	}
+	t.up();
+}
+
+void write_tree(content &t, const work &w)
 {
 	DSRCodedEntryValue procedure = concept_code{ "399208008", "SCT", "Plain chest X-ray" };
-	outcome o = count(r, images);
 
-	(void)source_code(first.header, DCM_ProcedureCodeSequence, false, procedure);
+	(void)source_code(w.first->header, DCM_ProcedureCodeSequence, false, procedure); /* else that */
 	t.root({ "126000", "DCM", "Imaging Measurement Report" }, "1500");
-	write_observer(t, r, own);
+	write_observer(t, w);
 	t.code(T::RT_hasConceptMod, { "121058", "DCM", "Procedure reported" }, procedure);
 	t.container({ "111028", "DCM", "Image Library" }, "1600");
-	for (const auto &image : images) {
+	for (const auto &image : w.images) {
 		if (image->readable)
 			describe_image(t, *image);
 	}
 	t.up();
-	/* empty when nothing was scored: some viewers fail where it is missing */
-	t.container({ "126010", "DCM", "Imaging Measurements" });
-	for (size_t i = 0; i < r->n_images; i++) {
-		for (size_t k = 0; r->images[i].analysed && images[i]->readable && k < r->n_findings; k++) {
-			if (is_scored(&r->images[i].scores[k]))
-				write_group(t, r, &r->findings[k], &r->images[i].scores[k], *images[i], own);
-		}
-	}
-	t.up();
+	write_measurements(t, w);
 	t.container({ "C0034375", "UMLS", "Qualitative Evaluations" });
-	t.code(T::RT_contains, { "111017", "DCM", "CAD Processing and Findings Summary" }, summary(r, o));
-	write_comments(t, r, images, o, own);
+	t.code(T::RT_contains, { "111017", "DCM", "CAD Processing and Findings Summary" }, summary(w));
+	write_comments(t, w);
 	t.up();
 }
 
@@ -789,6 +832,21 @@ public:
 		return status.good() ? added : NULL;
 	}
 
+	/* The item of a sequence that has this UID, made if there is none; NULL after a failure. */
+	DcmItem *named(const DcmTagKey &sequence, const DcmTagKey &tag, const std::string &uid)
+	{
+		DcmItem *found = NULL;
+
+		for (long i = 0; item.findAndGetSequenceItem(sequence, found, i).good(); i++) {
+			if (header_text(*found, tag) == uid)
+				return found;
+		}
+		found = add(sequence);
+		if (found != NULL)
+			keep(found->putAndInsertString(tag, uid.c_str()));
+		return found;
+	}
+
 	void keep(const OFCondition &c)
 	{
 		if (status.good())
@@ -815,32 +873,25 @@ OFCondition put_code(DcmItem &to, const DcmTagKey &sequence, const concept_code 
 	return c.status;
 }
 
-/* Study, series and instance in the two sequences that name documents and evidence (PS3.3 C.17.2). */
+/* Study, series and instance, each level once, in the sequences that name documents and evidence
+ * (PS3.3 C.17.2). */
 OFCondition put_reference(DcmItem &to, const DcmTagKey &sequence, const std::string &study_uid,
 			  const std::string &series_uid, const std::string &sop_class,
 			  const std::string &sop_uid)
 {
-	DcmItem *study = NULL, *series = NULL, *sop = NULL;
 	elements e(to);
+	DcmItem *study = e.named(sequence, DCM_StudyInstanceUID, study_uid);
 
-	for (long i = 0; study == NULL && to.findAndGetSequenceItem(sequence, study, i).good(); i++) {
-		if (trimmed(header_text(*study, DCM_StudyInstanceUID)) != study_uid)
-			study = NULL;
-	}
-	if (study == NULL && (study = e.add(sequence)) == NULL)
+	if (study == NULL)
 		return e.status;
 	elements in_study(*study);
-	in_study.put(DCM_StudyInstanceUID, study_uid);
-	for (long i = 0; series == NULL &&
-			 study->findAndGetSequenceItem(DCM_ReferencedSeriesSequence, series, i).good(); i++) {
-		if (trimmed(header_text(*series, DCM_SeriesInstanceUID)) != series_uid)
-			series = NULL;
-	}
-	if (series == NULL && (series = in_study.add(DCM_ReferencedSeriesSequence)) == NULL)
+	DcmItem *series = in_study.named(DCM_ReferencedSeriesSequence, DCM_SeriesInstanceUID, series_uid);
+
+	if (series == NULL)
 		return in_study.status;
 	elements in_series(*series);
-	in_series.put(DCM_SeriesInstanceUID, series_uid);
-	sop = in_series.add(DCM_ReferencedSOPSequence);
+	DcmItem *sop = in_series.add(DCM_ReferencedSOPSequence);
+
 	if (sop == NULL)
 		return in_series.status;
 	elements in_sop(*sop);
@@ -862,67 +913,72 @@ OFCondition put_evidence(DcmItem &to, const sources &images)
 	return c;
 }
 
-/* PS3.3 C.12.1.1.1: schemes that PS3.16 table 8-1 does not define are said here, with what the
- * source knows of them. */
-OFCondition put_schemes(DcmItem &to, DcmItem &from, const std::set<std::string> &schemes)
-{
-	static const std::set<std::string> standard = {
-		"DCM", "SCT", "SRT", "SNM3", "UCUM", "UMLS", "LN", "RADLEX", "RADELEMENT", "RFC5646",
-		"RFC3066", "NCIt", "FMA", "MDNS", "BARI", "BI", "C4", "C5", "I9", "I9C", "I10", "I10P",
-		"ICDO3", "NEU", "NICIP", "ISO639_1", "ISO639_2", "ISO3166_1", "MSH", "PUBCHEM_CID", "UNS",
-		"ACR", "ASTM-sigpurpose", "CD8", "CDT", "HPC", "ITIS_TSN", "IBSI", "MAYOASRG", "SDM", "UBERON",
-	};
-	OFCondition c = EC_Normal;
-
-	for (const std::string &scheme : schemes) {
-		elements e(to);
-		DcmItem *known = NULL, *item;
-
-		if (standard.count(scheme) > 0)
-			continue;
-		item = e.add(DCM_CodingSchemeIdentificationSequence);
-		if (item == NULL)
-			return e.status;
-		if (scheme != LOCAL_SCHEME) {
-			for (long i = 0; from.findAndGetSequenceItem(DCM_CodingSchemeIdentificationSequence,
-								     known, i).good(); i++) {
-				if (trimmed(header_text(*known, DCM_CodingSchemeDesignator)) == scheme)
-					*item = *known;
-			}
-		}
-		elements in(*item);
-		in.put(DCM_CodingSchemeDesignator, scheme);
-		if (scheme == LOCAL_SCHEME) {
-			in.put(DCM_CodingSchemeUID, LOCAL_SCHEME_UID);
-			in.put(DCM_CodingSchemeName, LOCAL_SCHEME_NAME);
-		}
-		c = in.status;
-		if (c.bad())
-			return c;
-	}
-	return c;
-}
-
-std::set<std::string> schemes_used(const struct sr_report *r, source &first, const outcome &o, const own_text &own)
+std::set<std::string> schemes_used(const work &w)
 {
 	std::set<std::string> ret;
 	DSRCodedEntryValue procedure;
 
-	if (source_code(first.header, DCM_ProcedureCodeSequence, false, procedure))
+	if (source_code(w.first->header, DCM_ProcedureCodeSequence, false, procedure))
 		ret.insert(procedure.getCodingSchemeDesignator().c_str());
-	for (size_t k = 0; o.analysed > 0 && k < r->n_findings; k++) {
-		if (o.calibrated > 0)
-			ret.insert(finding_code(&r->findings[k], own).scheme);
-		if (r->findings[k].has_site)
-			ret.insert(r->findings[k].site.scheme);
+	for (size_t k = 0; w.o.calibrated + w.o.raw > 0 && k < w.r->n_findings; k++) {
+		if (w.o.calibrated > 0)
+			ret.insert(finding_code(&w.r->findings[k], w.own).scheme);
+		if (w.r->findings[k].has_site)
+			ret.insert(w.r->findings[k].site.scheme);
 	}
-	if (o.raw > 0)
+	if (w.o.raw > 0)
 		ret.insert(LOCAL_SCHEME);
 	return ret;
 }
 
-/* The algorithm, as AI results must name it in every object (PS3.3 C.12.1.1.5). */
-OFCondition put_equipment(DcmItem &to, const struct sr_report *r, const own_text &own)
+/* What the source says about a scheme of its own; false: nothing. */
+bool copy_scheme(DcmItem &from, const std::string &scheme, DcmItem &to)
+{
+	const DcmTagKey sequence = DCM_CodingSchemeIdentificationSequence;
+	DcmItem *item = NULL;
+
+	for (long i = 0; from.findAndGetSequenceItem(sequence, item, i).good(); i++) {
+		if (trimmed(header_text(*item, DCM_CodingSchemeDesignator)) != scheme)
+			continue;
+		to = *item;
+		return true;
+	}
+	return false;
+}
+
+/* PS3.3 C.12.1.1.1: the schemes that PS3.16 table 8-1 does not define. */
+OFCondition put_schemes(DcmItem &to, const work &w)
+{
+	static const std::set<std::string> standard = {
+		"ACR", "ASTM-sigpurpose", "BARI", "BI", "C4", "C5", "CD8", "CDT", "DCM", "FMA", "HPC",
+		"I10", "I10P", "I9", "I9C", "IBSI", "ICDO3", "ISO3166_1", "ISO639_1", "ISO639_2",
+		"ITIS_TSN", "LN", "MAYOASRG", "MDNS", "MSH", "NCIt", "NEU", "NICIP", "PUBCHEM_CID",
+		"RADELEMENT", "RADLEX", "RFC3066", "RFC5646", "SCT", "SDM", "SNM3", "SRT", "UBERON",
+		"UCUM", "UMLS", "UNS",
+	};
+	elements e(to);
+
+	for (const std::string &scheme : schemes_used(w)) {
+		DcmItem *item = standard.count(scheme) > 0 ?
+					NULL : e.add(DCM_CodingSchemeIdentificationSequence);
+
+		if (item == NULL)
+			continue;
+		elements in(*item);
+		if (scheme == LOCAL_SCHEME) {
+			in.put(DCM_CodingSchemeDesignator, scheme);
+			in.put(DCM_CodingSchemeUID, LOCAL_SCHEME_UID);
+			in.put(DCM_CodingSchemeName, LOCAL_SCHEME_NAME);
+		} else if (!copy_scheme(w.first->header, scheme, *item))
+			in.put(DCM_CodingSchemeDesignator, scheme);
+		e.keep(in.status);
+	}
+	return e.status;
+}
+
+/* The algorithm, as every object with AI results must name it; the values are those of the observer
+ * in the tree (PS3.3 C.12.1.1.5). */
+OFCondition put_algorithm(DcmItem &to, const work &w)
 {
 	elements e(to);
 	DcmItem *item = e.add(DCM_ContributingEquipmentSequence);
@@ -932,69 +988,95 @@ OFCondition put_equipment(DcmItem &to, const struct sr_report *r, const own_text
 	elements in(*item);
 	in.keep(put_code(*item, DCM_PurposeOfReferenceCodeSequence,
 			 { "109102", "DCM", "Processing Equipment" }));
-	in.put(DCM_Manufacturer, own(r->manufacturer, LO_MAX));
-	in.put(DCM_ManufacturerModelName, own(r->model_name, LO_MAX));
-	in.put(DCM_SoftwareVersions, own(r->software, LO_MAX));
-	in.put(DCM_DeviceUID, r->device_uid);
+	in.put(DCM_Manufacturer, w.own(w.r->manufacturer, LO_MAX));
+	in.put(DCM_ManufacturerModelName, w.own(w.r->model_name, LO_MAX));
+	in.put(DCM_SoftwareVersions, w.own(w.r->software, LO_MAX));
+	in.put(DCM_DeviceUID, w.r->device_uid);
 	return in.status;
 }
 
-/* It speaks for every date and time of the object, the copied ones too (PS3.3 C.12.1). */
-bool may_say_timezone(const struct sr_report *r, DcmItem &header)
+void put_series(elements &e, const work &w)
 {
-	std::string theirs = trimmed(header_text(header, DCM_TimezoneOffsetFromUTC));
+	const struct sr_report *r = w.r;
 
-	return r->timezone[0] != '\0' && (theirs.empty() || theirs == r->timezone);
-}
-
-OFCondition put_modules(DcmItem &to, const struct sr_report *r, const sources &images, source &first,
-			const own_text &own)
-{
-	elements e(to);
-
-	/* Patient and General Study: what copy_elements() did not find is type 2 */
-	for (const DcmTagKey &tag : { DCM_PatientName, DCM_PatientID, DCM_PatientBirthDate, DCM_PatientSex,
-				      DCM_StudyDate, DCM_StudyTime, DCM_ReferringPhysicianName, DCM_StudyID,
-				      DCM_AccessionNumber })
-		e.keep_or_empty(tag);
-	/* SR Document Series */
 	e.put(DCM_Modality, "SR");
 	e.put(DCM_SeriesInstanceUID, r->series_uid);
 	e.put(DCM_SeriesNumber, std::to_string(r->series_number));
-	e.put(DCM_SeriesDescription, own(r->series_description, LO_MAX));
+	e.put(DCM_SeriesDescription, w.own(r->series_description, LO_MAX));
 	e.put(DCM_SeriesDate, r->date);
 	e.put(DCM_SeriesTime, r->time);
 	e.empty(DCM_ReferencedPerformedProcedureStepSequence);
-	/* General Equipment */
-	e.put(DCM_Manufacturer, own(r->manufacturer, LO_MAX));
-	e.put(DCM_ManufacturerModelName, own(r->model_name, LO_MAX));
-	e.put(DCM_DeviceSerialNumber, own(r->serial, LO_MAX));
-	e.put(DCM_SoftwareVersions, own(r->software, LO_MAX));
-	e.put(DCM_StationName, own(r->station, SH_MAX));
+}
+
+void put_equipment(elements &e, const work &w)
+{
+	const struct sr_report *r = w.r;
+
+	e.put(DCM_Manufacturer, w.own(r->manufacturer, LO_MAX));
+	e.put(DCM_ManufacturerModelName, w.own(r->model_name, LO_MAX));
+	e.put(DCM_DeviceSerialNumber, w.own(r->serial, LO_MAX));
+	e.put(DCM_SoftwareVersions, w.own(r->software, LO_MAX));
+	e.put(DCM_StationName, w.own(r->station, SH_MAX));
 	if (r->institution[0] != '\0')
-		e.put(DCM_InstitutionName, own(r->institution, LO_MAX));
+		e.put(DCM_InstitutionName, w.own(r->institution, LO_MAX));
 	else
-		e.copy(DCM_InstitutionName, first.header);
-	/* SR Document General */
+		e.copy(DCM_InstitutionName, w.first->header);
+}
+
+void put_document(elements &e, DcmItem &to, const work &w)
+{
+	const struct sr_report *r = w.r;
+
 	e.put(DCM_InstanceNumber, "1");
 	e.put(DCM_CompletionFlag, "COMPLETE");
 	e.put(DCM_VerificationFlag, "UNVERIFIED");
 	e.put(DCM_ContentDate, r->date);
 	e.put(DCM_ContentTime, r->time);
 	e.empty(DCM_PerformedProcedureCodeSequence);
-	e.keep(put_evidence(to, images));
+	e.keep(put_evidence(to, w.images));
 	if (r->predecessor_sop_uid[0] != '\0')
-		e.keep(put_reference(to, DCM_PredecessorDocumentsSequence, first.study_uid,
+		e.keep(put_reference(to, DCM_PredecessorDocumentsSequence, w.first->study_uid,
 				     r->predecessor_series_uid, r->sop_class, r->predecessor_sop_uid));
-	/* SOP Common */
-	e.put(DCM_SOPClassUID, r->sop_class);
-	e.put(DCM_SOPInstanceUID, r->sop_uid);
-	e.put(DCM_InstanceCreationDate, r->date);
-	e.put(DCM_InstanceCreationTime, r->time);
-	if (may_say_timezone(r, first.header))
-		e.put(DCM_TimezoneOffsetFromUTC, r->timezone);
-	e.keep(put_schemes(to, first.header, schemes_used(r, first, count(r, images), own)));
-	e.keep(put_equipment(to, r, own));
+}
+
+/* Of General Study and Patient what copy_elements() did not find is there, empty: type 2. */
+void put_missing(elements &e)
+{
+	for (const DcmTagKey &tag : { DCM_PatientName, DCM_PatientID, DCM_PatientBirthDate, DCM_PatientSex,
+				      DCM_StudyDate, DCM_StudyTime, DCM_ReferringPhysicianName, DCM_StudyID,
+				      DCM_AccessionNumber })
+		e.keep_or_empty(tag);
+}
+
+/* It speaks for every date and time of the object, the copied ones too (PS3.3 C.12.1). */
+bool may_say_timezone(const work &w)
+{
+	std::string theirs = trimmed(header_text(w.first->header, DCM_TimezoneOffsetFromUTC));
+
+	return w.r->timezone[0] != '\0' && (theirs.empty() || theirs == w.r->timezone);
+}
+
+void put_common(elements &e, const work &w)
+{
+	e.put(DCM_SOPClassUID, w.r->sop_class);
+	e.put(DCM_SOPInstanceUID, w.r->sop_uid);
+	e.put(DCM_InstanceCreationDate, w.r->date);
+	e.put(DCM_InstanceCreationTime, w.r->time);
+	if (may_say_timezone(w))
+		e.put(DCM_TimezoneOffsetFromUTC, w.r->timezone);
+}
+
+OFCondition put_modules(DcmItem &to, const work &w)
+{
+	elements e(to);
+
+	put_missing(e);
+	put_series(e, w);
+	put_equipment(e, w);
+	put_document(e, to, w);
+	put_common(e, w);
+	e.keep(put_schemes(to, w));
+	e.keep(put_algorithm(to, w));
 	return e.status;
 }
 
@@ -1023,8 +1105,8 @@ OFCondition encode(DcmFileFormat &file, memory_stream &out)
 	if (c.bad())
 		return c;
 	file.transferInit();
-	c = file.write(out, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL, EGL_recalcGL, EPD_noChange, 0, 0,
-		       0, EWM_dontUpdateMeta);
+	c = file.write(out, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL, EGL_withoutGL,
+		       EPD_noChange, 0, 0, 0, EWM_dontUpdateMeta);
 	file.transferEnd();
 	return c;
 }
@@ -1034,63 +1116,64 @@ int document_type(const char *sop_class, T::E_DocumentType *ret, struct err *e)
 	*ret = T::sopClassUIDToDocumentType(sop_class);
 	if (*ret == T::DT_EnhancedSR || *ret == T::DT_ComprehensiveSR || *ret == T::DT_Comprehensive3DSR)
 		return 0;
-	return err_set(e, -ENOTSUP, "report of SOP class %s: only Enhanced, Comprehensive and Comprehensive 3D SR",
+	return err_set(e, -ENOTSUP,
+		       "report of SOP class %s: only Enhanced, Comprehensive and Comprehensive 3D SR",
 		       sop_class);
 }
 
-/* Every image, and the one whose patient and study elements the report has: the first analysed one,
- * else the first that can be read. */
-int read_sources(const struct sr_report *r, sources &images, source **ret_first, struct err *e)
+/* Every image; first is the first analysed one, else the first that can be read. */
+int read_sources(work &w, struct err *e)
 {
 	source *analysed = NULL, *other = NULL;
 
-	for (size_t i = 0; i < r->n_images; i++) {
+	for (size_t i = 0; i < w.r->n_images; i++) {
 		source *image = new source;
-		int result;
+		int r;
 
-		images.emplace_back(image);
-		result = source_read(&r->images[i], *image);
-		if (result < 0)
-			return err_set(e, result, "image %zu of the report: not enough memory", i + 1);
+		w.images.emplace_back(image);
+		r = source_read(&w.r->images[i], *image);
+		if (r < 0)
+			return err_set(e, r, "image %zu of the report: not enough memory", i + 1);
 		if (!image->readable)
 			continue;
-		if (r->images[i].analysed && analysed == NULL)
+		if (w.r->images[i].analysed && analysed == NULL)
 			analysed = image;
 		if (other == NULL)
 			other = image;
 		if (image->study_uid != other->study_uid)
 			return err_set(e, -EBADMSG, "image %zu of the report is of another study", i + 1);
 	}
-	*ret_first = analysed != NULL ? analysed : other;
-	if (*ret_first == NULL)
+	w.first = analysed != NULL ? analysed : other;
+	if (w.first == NULL)
 		return err_set(e, -EBADMSG, "no image of the report has a header that can be read");
 	return 0;
 }
 
-int compose(const struct sr_report *r, memory_stream &out, struct err *e)
+int compose(const struct sr_report *report, memory_stream &out, struct err *e)
 {
 	T::E_DocumentType type;
 	DcmFileFormat file;
 	DcmDataset &to = *file.getDataset();
-	sources images;
-	source *first;
+	work w{};
 	OFCondition c;
-	int result = document_type(r->sop_class, &type, e);
+	int r = document_type(report->sop_class, &type, e);
 
-	if (result == 0)
-		result = read_sources(r, images, &first, e);
-	if (result < 0)
-		return result;
-	c = copy_elements(first->header, to);
+	w.r = report;
+	if (r == 0)
+		r = read_sources(w, e);
+	if (r < 0)
+		return r;
+	c = copy_elements(w.first->header, to);
 	if (c.bad())
 		return condition_err(e, -EBADMSG, "patient and study elements of the source", c);
+	w.own = own_text(trimmed(header_text(w.first->header, DCM_SpecificCharacterSet)));
+	w.o = count(w);
 
-	own_text own(trimmed(header_text(first->header, DCM_SpecificCharacterSet)));
 	content tree(type);
-	write_tree(tree, r, images, *first, own);
+	write_tree(tree, w);
 	c = tree.write(to);
 	if (c.good())
-		c = put_modules(to, r, images, *first, own);
+		c = put_modules(to, w);
 	if (c.good())
 		c = encode(file, out);
 	return c.good() ? 0 : condition_err(e, -EBADMSG, "report", c);
