@@ -89,7 +89,7 @@ static int in_child(enum sandbox_role role, void (*work)(const void *arg), const
 
 static bool refused(int status, long number)
 {
-	const char *said = strstr(child_said, "sandbox: ");
+	const char *said = strstr(child_said, "sandbox: system call"); /* after the program's name */
 	char line[96];
 
 	(void)snprintf(line, sizeof(line), "sandbox: system call %ld refused, process ends\n", number);
