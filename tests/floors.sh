@@ -82,7 +82,7 @@ blas() { only 'model/kernels[^:]*|tests/test_sandbox\.c' '(.*/)?(cblas|openblas_
 dcmtk() { only '(dicom|tests)/[^:]*\.(cc|hh)' 'dcmtk/'; }
 yaml() { only 'daemon/yaml\.[ch]' 'yaml\.h'; }
 systemd() { only 'daemon/notify\.c' 'systemd/'; }
-seccomp() { only 'daemon/sandbox\.c' 'seccomp\.h|linux/(seccomp|filter)\.h'; }
+seccomp() { only 'daemon/sandbox\.c|tests/[^:]*' 'seccomp\.h|linux/(seccomp|filter)\.h'; }
 openssl() { only 'base/digest\.c|dicom/[^:]*\.cc' 'openssl/'; }
 cplusplus() {
 	find base store model daemon dicom tests tools -type f \( -name '*.cc' -o -name '*.hh' -o -name '*.cpp' \
