@@ -842,8 +842,11 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 
 	image->reason = scan.reason;
 	(void)str_copy(image->why, sizeof(image->why), scan.why);
-	if (scan.header_size == 0)
+	if (scan.header_size == 0) {
+		if (scan.reason == IMAGE_OK)
+			set_reason(image, IMAGE_BROKEN, "no elements before Pixel Data (7FE0,0010)");
 		return;
+	}
 	if (header_read(scan, header).bad()) {
 		if (scan.reason == IMAGE_OK)
 			set_reason(image, IMAGE_NOT_DICOM, "the header does not parse");

@@ -16,6 +16,8 @@
 namespace
 {
 
+using namespace std::string_literals;
+
 const struct dicom_limits limits = { 4096, 1u << 24, 16, 16, 10000, 4096 };
 
 /* A decoded image that frees itself. */
@@ -582,6 +584,14 @@ void header_reasons()
 	with(IMAGE_BROKEN, "longer than any report", "a name of 300 KB", [](DcmDataset &d) {
 		put(d, DCM_PatientName, std::string(300000, 'A').c_str());
 	});
+
+	{
+		struct made m;
+		std::string bytes = made_file(m);
+
+		bytes.erase(bytes.find("\x08\x00\x05\x00"s), bytes.rfind("\xe0\x7f\x10\x00"s) - bytes.find("\x08\x00\x05\x00"s));
+		expect(bytes, IMAGE_BROKEN, "no elements", "nothing but pixels");
+	}
 
 	struct made flat;
 
