@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -38,6 +39,7 @@ void log_open(const char *program, enum log_level max)
 {
 	log_program = program;
 	log_max = max;
+	tzset(); /* time stamps load the zone file at first use: a sandboxed process could not */
 	log_journal = stderr_is_journal();
 }
 

@@ -49,12 +49,12 @@ static struct job *job_slot(struct keeper *k)
 	return NULL;
 }
 
-static struct job *job_find(struct keeper *k, uint64_t token, enum job_stage stage)
+static struct job *job_find(struct keeper *k, uint64_t ticket, enum job_stage stage)
 {
 	size_t i;
 
 	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
-		if (k->job[i].stage == stage && (uint64_t)k->job[i].in.token == token)
+		if (k->job[i].stage == stage && k->job[i].ticket == ticket)
 			return &k->job[i];
 	}
 	return NULL;
@@ -128,7 +128,8 @@ static void start_decode(struct keeper *k, struct job *j)
 	fds[1] = dup(j->square);
 	if (fds[1] < 0)
 		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
-	ipc_begin(&m, IPC_DECODE, (uint64_t)j->in.token);
+	j->ticket = ++k->ticket;
+	ipc_begin(&m, IPC_DECODE, j->ticket);
 	memcpy(m.decode.digest, j->in.digest, DIGEST_SIZE);
 	m.decode.side = k->model.side;
 	j->deadline = k->boot + image_time_ms(k);
@@ -169,7 +170,8 @@ static void start_score(struct keeper *k, struct job *j, size_t worker)
 
 	if (fd < 0)
 		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
-	ipc_begin(&m, IPC_SCORE, (uint64_t)j->in.token);
+	j->ticket = ++k->ticket;
+	ipc_begin(&m, IPC_SCORE, j->ticket);
 	j->stage = JOB_SCORE;
 	j->worker = worker;
 	j->deadline = k->boot + infer_time_ms(k);

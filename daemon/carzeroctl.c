@@ -156,6 +156,8 @@ static json_t *ask_keeper(const struct config *c, const char *request)
 	    connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || send(fd, request, strlen(request), MSG_NOSIGNAL) < 0)
 		return NULL;
 	n = recv(fd, text, ANSWER_MAX, 0);
+	if (n == 0)
+		errno = ECONNRESET;
 	if (n <= 0)
 		return NULL;
 	return json_loadb(text, (size_t)n, 0, NULL);

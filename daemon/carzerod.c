@@ -83,14 +83,18 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 {
 	char path[4096];
 	struct err e;
+	int r;
 
 	if (mkdir(k->config->state_dir, 0700) < 0 && errno != EEXIST)
 		fatal(FATAL_CONFIG, "state_dir %s: %s", k->config->state_dir, strerror(errno));
 	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
 		fatal(FATAL_CONFIG, "state_dir: path too long");
 	/* the store first: its lock says that we are alone here */
-	if (store_open(path, &k->store, &e) < 0 || spool_open(k->config->state_dir, &k->spool, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
+	r = store_open(path, &k->store, &e);
+	if (r == 0)
+		r = spool_open(k->config->state_dir, &k->spool, &e);
+	if (r < 0) /* a lock may come free, a disk may come back: those are worth another start */
+		fatal(r == -EBUSY ? FATAL_TEMPORARY : r == -EIO || r == -ENOSPC ? FATAL_IO : FATAL_CONFIG, "%s", e.text);
 	keeper_must(k, store_keep_findings(k->store, k->findings->digest, text, n_text), "keep the findings list");
 }
 

@@ -149,7 +149,11 @@ static json_t *requeue(struct keeper *k, const char *id)
 		return json_pack("{s:s}", "error", "requeue wants the number of an object");
 	r = store_requeue_instance(k->store, (int64_t)row, k->now);
 	if (r == -ENOENT)
-		return json_pack("{s:s}", "error", "no such object, or it is waiting already");
+		return json_pack("{s:s}", "error", "no such object");
+	if (r == -EBUSY)
+		return json_pack("{s:s}", "error", "that object waits for analysis already");
+	if (r == -ENOTSUP)
+		return json_pack("{s:s}", "error", "that object was set aside: its class is not analysed");
 	keeper_must(k, r, "requeue an object");
 	log_info("operator: object=%llu is analysed again", (unsigned long long)row);
 	return json_pack("{s:I}", "requeued", (json_int_t)row);

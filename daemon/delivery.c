@@ -107,7 +107,8 @@ static void offer(struct keeper *k, struct courier *c)
 		park(k, c, -1, "no report in a class that this peer's sr_classes names");
 		return;
 	}
-	ipc_begin(&m, IPC_DELIVER, (uint64_t)c->delivery.token);
+	c->ticket = ++k->ticket;
+	ipc_begin(&m, IPC_DELIVER, c->ticket);
 	m.deliver.n = (uint32_t)c->n_reports;
 	for (i = 0; i < c->n_reports; i++) {
 		(void)str_copy(m.deliver.sop_class[i], UID_MAX, c->report[i].sop_class);
@@ -205,7 +206,7 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 	union ipc_message m;
 	int r;
 
-	if (!c->busy || d->h.token != (uint64_t)c->delivery.token || d->index >= c->n_reports)
+	if (!c->busy || d->h.token != c->ticket || d->index >= c->n_reports)
 		return;
 	r = store_choose_report(k->store, &c->delivery, c->report[d->index].id);
 	if (r < 0 && r != -EEXIST)
@@ -280,7 +281,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 {
 	const char *why = d->why;
 
-	if (!c->busy || d->h.token != (uint64_t)c->delivery.token)
+	if (!c->busy || d->h.token != c->ticket)
 		return;
 	switch ((enum scu_failure)d->failure) {
 	case SCU_OK:

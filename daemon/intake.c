@@ -302,7 +302,6 @@ void intake_commit(struct keeper *k)
 		if (r < 0) { /* renamed or not: without a row it is nobody's */
 			(void)spool_remove(k->spool, SPOOL_OBJECTS, a->file);
 			(void)spool_remove(k->spool, SPOOL_INCOMING, a->file);
-			a->n_study = 0;
 		}
 		send_status(a, IPC_ANSWER, a->file, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, NULL);
 		a->answer_due = false;

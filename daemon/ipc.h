@@ -82,7 +82,7 @@ struct ipc_status { /* ABANDON, FILE (+ 1 descriptor when status is 0), ANSWER; 
 };
 
 struct ipc_decode { /* + stored object (read), square (write) */
-	struct ipc_header h; /* token: the claim */
+	struct ipc_header h; /* token: the job's ticket */
 	uint8_t digest[DIGEST_SIZE]; /* of the data set: checked before anything is parsed */
 	uint32_t side;       /* of the square that the model takes */
 	uint32_t zero;

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -301,7 +302,8 @@ static void reap(struct keeper *k)
 
 		if (h == NULL)
 			continue; /* one that we gave up before */
-		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && !k->announced)
+		/* the receiver may be up first; without a model nothing of value would follow */
+		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && (!k->announced || !k->model.known))
 			fatal(FATAL_CONFIG, "%s cannot start with this configuration (its line above says why)", h->program);
 		if (WIFSIGNALED(status))
 			log_error("%s ended by signal %d (%s); started again", h->program, WTERMSIG(status),
@@ -313,6 +315,25 @@ static void reap(struct keeper *k)
 }
 
 /* ---- messages from helpers ------------------------------------------------------------------------------ */
+
+/* A list whose calibrations are all for other weights reports raw scores only: say so once. */
+static void warn_uncalibrated(const struct keeper *k)
+{
+	unsigned calibrated = 0, apply = 0;
+	size_t i;
+
+	for (i = 0; i < k->findings->n; i++) {
+		const struct finding *f = &k->findings->finding[i];
+
+		calibrated += f->calibration.present;
+		apply += !isnan(finding_probability(f, 0.0f, k->model.family, recipe_name(k->config->recipe),
+						    precision_name(k->config->precision)));
+	}
+	if (calibrated > 0 && apply == 0)
+		log_warning("no calibration of the findings list is for this model (family \"%s\", recipe %s, precision %s): "
+			    "raw scores only, no probability, no decision, no urgency",
+			    k->model.family, recipe_name(k->config->recipe), precision_name(k->config->precision));
+}
 
 static void take_model(struct keeper *k, size_t worker, const struct ipc_model *m)
 {
@@ -331,6 +352,7 @@ static void take_model(struct keeper *k, size_t worker, const struct ipc_model *
 	memcpy(k->model.weights, m->weights, DIGEST_SIZE);
 	log_info("model \"%s\" ready: %u findings, domain=%s", m->name, m->n_findings,
 		 m->domain == 2 ? "clinical" : m->domain == 1 ? "phantom" : "untrained");
+	warn_uncalibrated(k);
 }
 
 /* One message of one helper; false when its channel has ended. */

@@ -52,7 +52,8 @@ enum job_stage { JOB_FREE = 0, JOB_DECODE, JOB_WAIT, JOB_SCORE };
 
 struct job {
 	enum job_stage stage;
-	struct instance in;        /* as claimed; in.token is the job's token */
+	uint64_t ticket;           /* names the job to the worker; claims' tokens are unique in a row only */
+	struct instance in;        /* as claimed */
 	int square;                /* memory file, sealed once decoded; -1 */
 	size_t worker;             /* of k->infer, when JOB_SCORE */
 	int64_t deadline;          /* boot ms */
@@ -67,7 +68,7 @@ struct composition {
 	int64_t at;
 	struct report report[STORE_CLASSES_MAX]; /* one for each class; file, size as they become ready */
 	size_t n_reports, ready;
-	uint64_t token;            /* of the COMPOSE under way */
+	uint64_t ticket;           /* of the COMPOSE under way */
 	int64_t deadline;
 	char destination[CONFIG_PEERS_MAX][AE_TITLE_MAX];
 	size_t n_destinations;
@@ -78,6 +79,7 @@ struct courier { /* one for each configured peer */
 	const struct peer *peer;
 	struct helper helper;
 	bool busy;
+	uint64_t ticket;           /* of the DELIVER under way */
 	struct delivery delivery;  /* as claimed, while busy */
 	struct report report[STORE_CLASSES_MAX]; /* offered */
 	size_t n_reports;
@@ -87,7 +89,7 @@ struct courier { /* one for each configured peer */
 };
 
 struct outgoing {
-	struct helper *helper;     /* whom it breaks when it cannot be sent; NULL: an association */
+	struct helper *helper;     /* whose channel it is: killed when it does not take the message */
 	int sock;
 	union ipc_message m;
 	int fds[IPC_FDS_MAX];      /* ours, closed after sending */
@@ -122,6 +124,7 @@ struct keeper {
 	struct composition composition[KEEPER_COMPOSE_MAX];
 	struct outgoing *first, **last;
 
+	uint64_t ticket;           /* last one given out; never repeats while we live */
 	int control, control_client[KEEPER_CONTROL_MAX];
 	int64_t started;           /* wall ms */
 	int64_t now;               /* wall ms of this turn */

@@ -56,13 +56,21 @@ struct listener {
 	uint64_t question; /* token of the last ADMIT */
 };
 
+/* IPv4 arrives on IPv6 sockets as ::ffff:a.b.c.d; people and access rules write a.b.c.d. */
+static bool host_text(const struct in6_addr *from, char *ret, size_t size)
+{
+	if (IN6_IS_ADDR_V4MAPPED(from))
+		return inet_ntop(AF_INET, &from->s6_addr[12], ret, (socklen_t)size) != NULL;
+	return inet_ntop(AF_INET6, from, ret, (socklen_t)size) != NULL;
+}
+
 /* ---- one association, in the child ------------------------------------------------------------ */
 
 struct association {
 	const struct config *config;
 	struct in6_addr from;
 	char host[INET6_ADDRSTRLEN];
-	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX];
+	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX]; /* "" until admit() */
 	const char *hint; /* which setting would have accepted a refused request */
 };
 
@@ -150,14 +158,17 @@ static void abandon(void *arg, uint64_t id)
 
 static void report_association(const struct association *as, const struct scp_result *result)
 {
-	char calling[5 * AE_TITLE_MAX], called[5 * AE_TITLE_MAX];
+	char calling[5 * AE_TITLE_MAX];
 
 	str_quote(calling, sizeof(calling), as->calling_ae);
-	str_quote(called, sizeof(called), as->called_ae);
+	if (result->end == SCP_REJECTED && calling[0] == '\0') { /* before admit(): detail names the titles */
+		log_warning("association refused from=%s: %s (ours is ae_title in the configuration)", as->host,
+			    result->detail);
+		return;
+	}
 	if (result->end == SCP_REJECTED) {
-		log_warning("association refused from=%s calling=\"%s\" called=\"%s\": %s%s%s", as->host,
-			    calling, called, result->detail, as->hint != NULL ? "; " : "",
-			    as->hint != NULL ? as->hint : "");
+		log_warning("association refused from=%s calling=\"%s\": %s%s%s", as->host, calling, result->detail,
+			    as->hint != NULL ? "; " : "", as->hint != NULL ? as->hint : "");
 		return;
 	}
 	log_line(result->end == SCP_RELEASED ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
@@ -189,7 +200,7 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 	struct err e;
 	int r;
 
-	if (inet_ntop(AF_INET6, from, as.host, sizeof(as.host)) == NULL)
+	if (!host_text(from, as.host, sizeof(as.host)))
 		as.host[0] = '\0';
 	r = sandbox_limit(CHILD_MEMORY, config->limits.association_seconds, CHILD_FILES, &e);
 	if (r == 0)
@@ -273,7 +284,7 @@ static bool ask_for_channel(struct listener *l, const struct in6_addr *from, str
 	union ipc_message m;
 
 	ipc_begin(&m, IPC_ADMIT, ++l->question);
-	if (inet_ntop(AF_INET6, from, m.admit.host, sizeof(m.admit.host)) == NULL)
+	if (!host_text(from, m.admit.host, sizeof(m.admit.host)))
 		return false;
 	if (!ask(&m, IPC_CHANNEL, ret_channel) || m.h.token != l->question)
 		fatal(FATAL_TEMPORARY, "the keeper is gone");

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -412,10 +413,9 @@ static void compose_next(struct keeper *k, struct composition *c)
 		retry(k, c, strerror(-n));
 		return;
 	}
-	/* the claim's token names the study, the class is told apart by the count */
-	c->token = ((uint64_t)c->study.token << 4) | (c->ready + 1) | (1ull << 63);
+	c->ticket = ++k->ticket;
 	c->deadline = k->boot + (int64_t)k->config->limits.image_seconds * 1000 + GRACE_MS;
-	ipc_begin(&m, IPC_COMPOSE, c->token);
+	ipc_begin(&m, IPC_COMPOSE, c->ticket);
 	m.compose.n_images = (uint32_t)c->n_instances;
 	keeper_post(k, &k->image, k->image.sock, &m, fds, (size_t)n);
 }
@@ -539,23 +539,30 @@ void reporting_dispatch(struct keeper *k)
 	}
 }
 
-static struct composition *composition_find(struct keeper *k, uint64_t token)
+static struct composition *composition_find(struct keeper *k, uint64_t ticket)
 {
 	size_t i;
 
 	for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
-		if (k->composition[i].used && k->composition[i].token == token)
+		if (k->composition[i].used && k->composition[i].ticket == ticket)
 			return &k->composition[i];
 	}
 	return NULL;
 }
 
-/* Digest of a finished file, from what the disk gives back. */
+/* Digest of a finished file, from what the disk gives back; -EBADMSG when it is not as long as was said. */
 static int digest_report(struct keeper *k, struct report *r)
 {
 	CLEANUP(close) int fd = spool_read(k->spool, SPOOL_INCOMING, r->file);
+	struct stat st;
 
-	return fd < 0 ? fd : digest_fd(fd, 0, r->digest);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size != r->size)
+		return -EBADMSG;
+	return digest_fd(fd, 0, r->digest);
 }
 
 /* All classes are written and fsynced: names, rows and deliveries in one transaction. */

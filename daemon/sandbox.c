@@ -6,6 +6,7 @@
  * executable, so injected code has nowhere to run.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,8 +42,8 @@ static const int calls_common[] = {
 	SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigaction), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(getpid),
 	SCMP_SYS(gettid), SCMP_SYS(getrandom), SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield),
-	SCMP_SYS(sched_getaffinity), SCMP_SYS(fcntl), SCMP_SYS(getrusage), SCMP_SYS(nanosleep),
-	SCMP_SYS(clock_nanosleep), SCMP_SYS(tgkill), /* abort() and our own signal */
+	SCMP_SYS(sched_getaffinity), SCMP_SYS(getrusage), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(sysinfo), /* qsort of large arrays asks for the memory's size */
 };
 
 static const int calls_network[] = {
@@ -60,8 +61,8 @@ static void on_refused(int signal_number, siginfo_t *info, void *context)
 
 	(void)signal_number;
 	(void)context;
-	n = snprintf(line, sizeof(line), "sandbox: system call %d refused, process ends\n",
-		     info->si_syscall);
+	n = snprintf(line, sizeof(line), "%s: sandbox: system call %d refused, process ends\n",
+		     program_invocation_short_name, info->si_syscall);
 	if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(SANDBOX_EXIT);
 	_exit(SANDBOX_EXIT);
@@ -92,6 +93,22 @@ static int allow_memory(scmp_filter_ctx filter)
 				SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 }
 
+/* All processes of the node have one uid, so the kernel would let a worker signal the keeper: by
+ * tgkill, or by fcntl(F_SETOWN) and a descriptor that becomes readable.  abort() and our own signals
+ * stay at home; of fcntl what is asked of flags. */
+static int allow_at_home(scmp_filter_ctx filter)
+{
+	static const int commands[] = { F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC };
+	size_t i;
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				 SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+
+	for (i = 0; r == 0 && i < ARRAY_SIZE(commands); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
+				     SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]));
+	return r;
+}
+
 int sandbox_enter(enum sandbox_role role, struct err *e)
 {
 	struct sigaction action = { .sa_sigaction = on_refused, .sa_flags = SA_SIGINFO };
@@ -109,6 +126,8 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 		r = allow(filter, calls_common, ARRAY_SIZE(calls_common));
 	if (r == 0)
 		r = allow_memory(filter);
+	if (r == 0)
+		r = allow_at_home(filter);
 	if (r == 0 && role == SANDBOX_ASSOCIATION)
 		r = allow(filter, calls_network, ARRAY_SIZE(calls_network));
 	if (r == 0)

@@ -30,6 +30,15 @@ OFCondition header_read(const struct scan &scan, DcmDataset &ret)
 	return c;
 }
 
+/* Age and weight are optional (PS3.3 C.7.2.2, type 3) and have a strict form: one that breaks it ("81" for
+ * "081Y") would make our object invalid and tell no reader more than its absence does. */
+static bool unusable(DcmElement &element)
+{
+	DcmEVR vr = element.ident();
+
+	return (vr == EVR_AS || vr == EVR_DS) && element.checkValue("1", OFFalse).bad();
+}
+
 OFCondition copy_elements(DcmItem &from, DcmItem &to)
 {
 	static const DcmTagKey tags[] = {
@@ -56,7 +65,7 @@ OFCondition copy_elements(DcmItem &from, DcmItem &to)
 		DcmElement *element = NULL;
 		OFCondition c;
 
-		if (from.findAndGetElement(tag, element).bad() || element == NULL)
+		if (from.findAndGetElement(tag, element).bad() || element == NULL || unusable(*element))
 			continue;
 		bytes += element->getLength(EXS_LittleEndianExplicit, EET_ExplicitLength);
 		if (bytes > COPIED_BYTES_MAX)

@@ -3,7 +3,7 @@
  *	STATE/spool/incoming/ID          being written by a receiver or by an image worker
  *	STATE/spool/objects/XX/ID        whole DICOM files, named by a row (XX = first two digits of ID)
  *	STATE/spool/reports/XX/ID        what we made, named by a row
- *	STATE/spool/quarantine/ID        files that recovery found broken, kept for a person
+ *	STATE/spool/quarantine/ID        objects that recovery found without a row, kept for a person
  *
  * ID is 16 lower-case hex digits of a random 63-bit number: a name never contains a peer's bytes.
  * Every path is opened relative to a directory descriptor, with O_NOFOLLOW | O_CLOEXEC, mode 0600 (directories 0700).

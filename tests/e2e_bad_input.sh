@@ -24,7 +24,7 @@ refused() { # refused NAME REASON_SHOWN_TO_PEER LOG_PATTERN ECHOSCU_ARGS...
 	ok $? "$r_name: the peer is told '$r_peer'"
 	check "$r_name: the log says which setting" wait_for 5 log_has "$r_log"
 }
-refused "wrong called AE title" "Called AE Title Not Recognized" 'association refused.*called="WRONG"' -aet MODALITY -aec WRONG
+refused "wrong called AE title" "Called AE Title Not Recognized" 'association refused.*"WRONG".*ae_title' -aet MODALITY -aec WRONG
 refused "unknown calling AE title" "Calling AE Title Not Recognized" 'access' -aet STRANGER -aec CARZEROD
 refused "known title, wrong address" "Calling AE Title Not Recognized" 'calling="FARAWAY"' -aet FARAWAY -aec CARZEROD
 check "a good peer is served" echoscu -aet MODALITY -aec CARZEROD 127.0.0.1 "$node_port"
@@ -83,10 +83,13 @@ outcome() { # outcome FILE PATTERN: acknowledged; reported once, with that reaso
 		ok 1 "$1: '$2'"
 		sed 's/^/# /' "$work/show.txt" | head -n 12
 	fi
+	[ "$3" != scored ] || return
+	said=1
 	for f in $(archive_files); do
-		dsrdump "$f" 2>/dev/null | grep -q "Comment.*$2" && break
+		[ "$(tag "$f" 0020,000d)" = "$(tag "$work/$1.dcm" 0020,000d)" ] || continue
+		dsrdump +Pl "$f" 2>/dev/null | grep -q "Comment.*$2" && said=0
 	done
-	[ "$3" = scored ] || ok $? "$1: the report says so too"
+	ok $said "$1: the report says so too"
 }
 outcome good scored scored
 outcome lateral 'not a frontal chest radiograph: View Position' ''

@@ -35,7 +35,7 @@ else
 fi
 
 # ---- the tree -------------------------------------------------------------------------------------
-dsrdump +Pc "$sr" >"$work/tree.txt" 2>"$work/dsrdump.err"
+dsrdump +Pc +Pl "$sr" >"$work/tree.txt" 2>"$work/dsrdump.err"
 has() { # has NAME PATTERN
 	grep -qF -- "$2" "$work/tree.txt"
 	ok $? "$1"
@@ -116,7 +116,7 @@ for f in $(archive_files); do
 done
 dcmdump -q "$amended" 2>/dev/null | grep -q "$(echo "$uid" | sed 's/UI //')"
 ok $? "it names its predecessor"
-dsrdump "$amended" >"$work/tree.txt" 2>/dev/null
+dsrdump +Pc "$amended" >"$work/tree.txt" 2>/dev/null
 how_many '(125007,DCM,"Measurement Group")' 10 "and covers both films"
 
 # ---- other kinds -----------------------------------------------------------------------------------------
@@ -168,8 +168,9 @@ if [ -n "${CARZEROD_SHARED:-}" ] && [ -d "$CARZEROD_SHARED/data/radiographs" ]; 
 		write_config 'routes: [{from: "*", to: [ARCHIVE]}]' 'allow_out_of_domain: true'
 		start_archive
 		start_node
-		storescu -xf /etc/dcmtk/storescu.cfg AllDICOM -aet MODALITY -aec CARZEROD 127.0.0.1 "$node_port" "$f" >"$work/storescu.out" 2>&1 ||
-			storescu -xv -aet MODALITY -aec CARZEROD 127.0.0.1 "$node_port" "$f" >"$work/storescu.out" 2>&1
+		syntax=
+		[ "$n" != wg04_RG1_J2KI.dcm ] || syntax=-xw
+		storescu $syntax -aet MODALITY -aec CARZEROD 127.0.0.1 "$node_port" "$f" >"$work/storescu.out" 2>&1
 		ok $? "$n is acknowledged"
 		check "$n: one report" wait_for 30 archive_has 1
 		check "$n: nothing waits" wait_for 10 nothing_waits
@@ -178,11 +179,14 @@ if [ -n "${CARZEROD_SHARED:-}" ] && [ -d "$CARZEROD_SHARED/data/radiographs" ]; 
 		dciodvfy "$sr" >"$work/dciodvfy.out" 2>&1
 		is "$(grep -c '^Error' "$work/dciodvfy.out")" 0 "$n: dciodvfy finds no error"
 		grep '^Error' "$work/dciodvfy.out" | sed 's/^/# /'
-		dsrdump "$sr" >"$work/tree.txt" 2>/dev/null
+		dsrdump +Pc "$sr" >"$work/tree.txt" 2>/dev/null
 		has "$n: the tree" '(126000,DCM,"Imaging Measurement Report")'
 		bad=
 		for t in 0008,0005 0010,0010 0010,0020 0010,0030 0010,0040 0010,1010 0020,000d 0008,0020 0008,0030 0008,0050 0008,0090 0020,0010 0008,1030; do
 			want=$(element "$f" $t)
+			case $t$want in # an age that breaks its form ("81") is left out: it would make the report invalid
+			0010,1010*\[??\]*) want= ;;
+			esac
 			[ -z "$want" ] || [ "$(element "$sr" $t)" = "$want" ] || bad="$bad $t"
 		done
 		is "$bad" "" "$n: patient and study equal the source's"

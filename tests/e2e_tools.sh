@@ -64,7 +64,7 @@ bundle=$good
 write_config
 start_node
 ok $? "the node is ready"
-says "a second node on the same state_dir" 78 "lock" timeout 20 "$builddir/carzerod" -c "$work/carzerod.yaml"
+says "a second node on the same state_dir" 75 "lock" timeout 20 "$builddir/carzerod" -c "$work/carzerod.yaml"
 says "status" 0 "all good" ctl status
 says "status as JSON" 0 '"good": true' ctl --json status
 says "studies" 0 "STUDY" ctl studies
