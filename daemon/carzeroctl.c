@@ -394,6 +394,17 @@ static json_t *show_instance(struct store *s, const struct instance *in)
 	return NULL;
 }
 
+static const char *class_of(const struct report *r)
+{
+	size_t i;
+
+	for (i = 0; i < SR_CLASS_COUNT; i++) {
+		if (strcmp(r->sop_class, sr_class_uid((enum sr_class)i)) == 0)
+			return sr_class_name((enum sr_class)i);
+	}
+	return r->sop_class;
+}
+
 static json_t *show_report(const struct report *r)
 {
 	char text[32], hex[17];
@@ -403,8 +414,8 @@ static json_t *show_report(const struct report *r)
 		return json_pack("{s:I, s:s, s:i, s:s, s:s, s:s, s:I, s:o}", "report", (json_int_t)r->id, "kind", r->kind,
 				 "revision", (int)r->revision, "sop_class", r->sop_class, "sop_uid", r->sop_uid, "file",
 				 hex, "bytes", (json_int_t)r->size, "created", stamp(r->created));
-	printf("  %s revision %u  %s  %llu bytes, spool/reports/%.2s/%s\n    SOP Instance UID %s\n", r->kind, r->revision,
-	       when(r->created, text), (unsigned long long)r->size, hex, hex, r->sop_uid);
+	printf("  %s revision %u  %-16s  %s  %llu bytes, spool/reports/%.2s/%s\n    SOP Instance UID %s\n", r->kind,
+	       r->revision, class_of(r), when(r->created, text), (unsigned long long)r->size, hex, hex, r->sop_uid);
 	return NULL;
 }
 
@@ -456,7 +467,7 @@ static int command_show(const struct config *c, const char *study_uid)
 	r = store_study_reports(s, st.id, reports, SHOW_MAX, &n);
 	check(s, r == -E2BIG ? 0 : r, "reports");
 	if (!as_json && n > 0)
-		printf("reports\n");
+		printf("reports (one file for each SR class; a destination gets the first that it accepts)\n");
 	for (i = 0; i < n && i < SHOW_MAX; i++) {
 		json_t *j = show_report(&reports[i]);
 
