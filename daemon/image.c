@@ -309,7 +309,6 @@ static int write_report(const struct config *config, const struct report_job *jo
 		.software = PACKAGE_VERSION,
 		.device_uid = from->device_uid,
 		.station = config->station,
-		.ae_title = config->ae_title,
 		.institution = config->institution,
 		.series_description = config->series_description,
 		.series_number = config->series_number,

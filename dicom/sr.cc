@@ -551,24 +551,14 @@ void describe_image(content &t, source &image)
 
 /* ---- findings ---- */
 
-/* The list's code, or the local one made from the finding's id. */
+/* The list's code, with a meaning that fits its VR.  (A finding without a code of its own has got a local
+ * one when the list was read.) */
 struct finding_code {
 	std::string value, scheme, meaning;
 
 	finding_code(const struct sr_finding *f, const own_text &own)
 		: value(f->code.value), scheme(f->code.scheme), meaning(own(f->code.meaning, LO_MAX))
 	{
-		uint8_t digest[DIGEST_SIZE];
-		char local[SH_MAX + 1];
-
-		if (!value.empty())
-			return;
-		digest_of(f->id, strlen(f->id), digest);
-		(void)snprintf(local, sizeof(local), "ZS%02X%02X%02X%02X%02X%02X", digest[0], digest[1],
-			       digest[2], digest[3], digest[4], digest[5]);
-		value = local;
-		scheme = LOCAL_SCHEME;
-		meaning = own(f->name, LO_MAX);
 	}
 
 	operator concept_code() const
@@ -1240,7 +1230,7 @@ void sr_warm_up(void)
 	report.timezone = "+0000";
 	report.language = "eng";
 	report.manufacturer = report.model_name = report.serial = report.software = report.station =
-		report.ae_title = report.institution = report.series_description = report.disclaimer = "warm-up";
+		report.institution = report.series_description = report.disclaimer = "warm-up";
 	report.weights_sha256 = report.findings_sha256 = report.recipe = report.precision = "";
 	report.uid_namespace = name_space;
 	report.findings = &finding;

@@ -44,7 +44,6 @@ struct sr_image {
 	bool analysed;
 	const char *why;          /* when not analysed: reason in plain words */
 	const struct sr_score *scores; /* [n_findings] when analysed */
-	const char *tracking_uid_name; /* unused when NULL */
 };
 
 struct sr_report {
@@ -54,7 +53,7 @@ struct sr_report {
 	const char *date, *time, *timezone; /* DA, TM, "+HHMM" of the analysis; timezone "" leaves it out */
 	const char *language;     /* RFC 5646 */
 	const char *manufacturer, *model_name, *serial, *software, *device_uid;
-	const char *station, *ae_title, *institution; /* "" leaves the last one out */
+	const char *station, *institution; /* "" leaves the last one out */
 	const char *series_description;
 	unsigned series_number;
 	const char *weights_sha256, *findings_sha256, *recipe, *precision; /* algorithm parameters */

@@ -189,7 +189,6 @@ struct report {
 		r.software = "1.0";
 		r.device_uid = "2.25.13";
 		r.station = "NODE";
-		r.ae_title = "NODE";
 		r.institution = "";
 		r.series_description = "AI CXR results (unverified)";
 		r.series_number = 9001;
@@ -320,7 +319,7 @@ static void find_three(report &r)
 	r.findings.back().has_site = true;
 	r.findings.back().site = { "3120008", "SCT", "Pleura" };
 	r.find("cardiomegaly", "Cardiomegaly", { "8186001", "SCT", "Cardiomegaly" });
-	r.find("odd_thing", "Odd thing", { "", "", "" });
+	r.find("odd_thing", "Odd thing", { "ZS832c99e8a766", "99CXRZS", "Odd thing" });
 }
 
 /* ---- reading back ---- */
@@ -527,7 +526,7 @@ static std::vector<std::string> odd_rows(bool calibrated)
 		"      <contains NUM:(RAWSCORE,99CXRZS,\"CARZero raw score\")=\"-1.2346\" (1,UCUM,\"no units\")>");
 	want.push_back("        <inferred from IMAGE:(121112,DCM,\"Source of Measurement\")=(DX image,\"1.2.3.1\")>");
 	if (calibrated)
-		want.push_back("      <contains CODE:(ZS832C99E8A766,99CXRZS,\"Odd thing\")=(373068000,SCT,\"Undetermined\")>");
+		want.push_back("      <contains CODE:(ZS832c99e8a766,99CXRZS,\"Odd thing\")=(373068000,SCT,\"Undetermined\")>");
 	return want;
 }
 
@@ -579,7 +578,7 @@ static void test_uncalibrated()
 	add(want, odd_rows(false));
 	add(want, end_rows("111241,DCM,\"All algorithms succeeded; without findings", { all_raw }));
 	/* what the list says about calibration does not count where there is none */
-	r.find("odd_thing", "Odd thing", { "", "", "" }, "calibrated=yes");
+	r.find("odd_thing", "Odd thing", { "ZS832c99e8a766", "99CXRZS", "Odd thing" }, "calibrated=yes");
 	r.image(dx(), { { -1.23456f, static_cast<double>(NAN), SR_NONE } });
 	for (const char *sop_class : classes) {
 		r.r.sop_class = sop_class;
@@ -1159,7 +1158,7 @@ static void test_lengths()
 	report r;
 	std::string longer(100, 'x'), bytes;
 
-	r.find("finding", r.keep(longer), { "", "", "" });
+	r.find("finding", r.keep(longer), { "LONG", "99CXRZS", r.keep(longer) });
 	r.r.manufacturer = r.r.model_name = r.r.serial = r.r.software = r.r.institution = r.r.series_description =
 		r.r.station = longer.c_str();
 	r.image(dx(), { { 0.5f, 0.5, SR_PRESENT } });
