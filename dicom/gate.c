@@ -23,7 +23,7 @@
  *     PA and AP are both frontal.  Study descriptions are not asked: "chest 2 views" covers both.
  *  7. Nothing says chest (Body Part, Anatomic Region, or for CR, DX, RG, XR a description):
  *     not analysed.  An untagged DX may be a knee, and a hospital is better served by a line in
- *     `carzeroctl why` than by a report on a knee.  A site whose modality tags nothing sets
+ *     `carzeroctl show` than by a report on a knee.  A site whose modality tags nothing sets
  *     `gate: off` for it.  A view alone is no evidence: hands have PA views too.
  *  8. Chest, but no view stated: analysed, and the evidence says so; most CR leaves it empty.
  *  9. Age below the rule: not analysed.  Unknown age: analysed, and the evidence says so.
