@@ -153,6 +153,70 @@ static int read_prompt(struct yaml_node *n, const struct yaml_key *k, void *fiel
 	return 0;
 }
 
+int phrase_key(const char *text, char *ret)
+{
+	static const char *const heads[] = { "there is ", "there are ", "evidence of ", "a ", "an ", "the " };
+	size_t n = 0, at = 0, i;
+
+	for (; *text != '\0'; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c >= 0x80)
+			return -EBADMSG;
+		if (c >= 'A' && c <= 'Z')
+			ret[n++] = (char)(c - 'A' + 'a');
+		else if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
+			ret[n++] = (char)c;
+		else if (n > 0 && ret[n - 1] != ' ')
+			ret[n++] = ' ';
+	}
+	n -= n > 0 && ret[n - 1] == ' ';
+	ret[n] = '\0';
+	for (i = 0; i < ARRAY_SIZE(heads); i++) /* each once, in this order */
+		if (strncmp(ret + at, heads[i], strlen(heads[i])) == 0)
+			at += strlen(heads[i]);
+	memmove(ret, ret + at, n - at + 1);
+	return 0;
+}
+
+static int read_synonym(struct yaml_node *n, struct finding *f)
+{
+	char key[FINDING_TEXT_MAX], shown[SHOWN_MAX];
+	const char *text;
+	int r;
+
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	str_quote(shown, sizeof(shown), text);
+	if (strlen(text) >= sizeof(key))
+		return yaml_error(n, -EBADMSG, "is longer than %zu bytes", sizeof(key) - 1);
+	if (phrase_key(text, key) < 0)
+		return yaml_error(n, -EBADMSG, "'%s' is not ASCII; phrases are compared as English", shown);
+	if (key[0] == '\0')
+		return yaml_error(n, -EBADMSG, "'%s' holds no word", shown);
+	f->synonyms[f->n_synonyms++] = xstrdup(key);
+	return 0;
+}
+
+static int read_synonyms(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct finding *f = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	f->synonyms = xcalloc(n->n, sizeof(*f->synonyms));
+	for (item = n->first; item != NULL; item = item->next) {
+		r = read_synonym(item, f);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int read_share(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	double v = 0;
@@ -390,6 +454,7 @@ static const struct yaml_key finding_keys[] = {
 	YAML_KEY(struct finding, id, read_id, .required = true),
 	YAML_KEY(struct finding, name, read_lo, .required = true),
 	YAML_KEY(struct finding, prompt, read_prompt, .required = true),
+	{ .name = "synonyms", .read = read_synonyms, .min = 1, .max = FINDING_SYNONYMS_MAX },
 	YAML_KEY(struct finding, code, read_code),
 	{ .name = "site", .read = read_site },
 	YAML_KEY(struct finding, urgency, yaml_read_name, .names = urgency_names),
@@ -436,6 +501,43 @@ static int check_unique(const struct yaml_node *n, const struct findings *f, con
 	return 0;
 }
 
+static bool is_synonym(const struct finding *f, const char *key, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (strcmp(f->synonyms[i], key) == 0)
+			return true;
+	return false;
+}
+
+/* A phrase that could mean two findings means none. */
+static int check_synonyms(const struct yaml_node *n, const struct findings *f, const struct finding *last)
+{
+	char asked[FINDING_TEXT_MAX], key[FINDING_TEXT_MAX], shown[SHOWN_MAX];
+	bool ascii = phrase_key(last->prompt, asked) == 0;
+	size_t i, k;
+
+	for (i = 0; i <= f->n; i++) { /* f->finding[f->n] is the last */
+		const struct finding *a = &f->finding[i];
+
+		if (ascii && is_synonym(a, asked, a->n_synonyms))
+			return yaml_error(yaml_find(n, "prompt"), -EBADMSG,
+					  "is a synonym of finding %zu (%s) already", i + 1, a->id);
+		if (phrase_key(a->prompt, key) == 0 && is_synonym(last, key, last->n_synonyms))
+			return yaml_error(yaml_find(n, "synonyms"), -EBADMSG,
+					  "'%s' is the prompt of finding %zu (%s)",
+					  str_quote(shown, sizeof(shown), key), i + 1, a->id);
+		for (k = 0; k < last->n_synonyms; k++)
+			if (is_synonym(a, last->synonyms[k], i < f->n ? a->n_synonyms : k))
+				return yaml_error(yaml_find(n, "synonyms"), -EBADMSG,
+						  "'%s' is a synonym of finding %zu (%s) already",
+						  str_quote(shown, sizeof(shown), last->synonyms[k]), i + 1,
+						  a->id);
+	}
+	return 0;
+}
+
 static int read_findings(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
 	struct findings *f = field;
@@ -446,6 +548,7 @@ static int read_findings(struct yaml_node *n, const struct yaml_key *k, void *fi
 	if (r < 0)
 		return r;
 	f->finding = xcalloc(n->n, sizeof(*f->finding));
+	f->room = n->n;
 	for (item = n->first; item != NULL; item = item->next, f->n++) {
 		struct finding *last = &f->finding[f->n];
 		const struct yaml_node *id = yaml_find(item, "id");
@@ -464,6 +567,9 @@ static int read_findings(struct yaml_node *n, const struct yaml_key *k, void *fi
 		r = check_unique(item, f, last);
 		if (r < 0)
 			return r;
+		r = check_synonyms(item, f, last);
+		if (r < 0)
+			return r;
 		if (last->code.value[0] == '\0')
 			local_code(last, &last->code);
 	}
@@ -478,8 +584,15 @@ static const struct yaml_key list_keys[] = {
 
 void findings_free(struct findings *f)
 {
+	size_t i, k;
+
 	if (f == NULL)
 		return;
+	for (i = 0; i < f->room; i++) {
+		for (k = 0; k < f->finding[i].n_synonyms; k++)
+			free(f->finding[i].synonyms[k]);
+		free(f->finding[i].synonyms);
+	}
 	free(f->finding);
 	free(f);
 }

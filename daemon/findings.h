@@ -18,6 +18,7 @@
 #define FINDINGS_BYTES_MAX (256 * 1024)
 #define FINDING_ID_MAX 65      /* [a-z0-9_-], names the row of scores */
 #define FINDING_TEXT_MAX 512
+#define FINDING_SYNONYMS_MAX 32 /* of one finding */
 
 struct code { /* PS3.3 8.8: Code Value SH, Coding Scheme Designator SH, Code Meaning LO */
 	char value[17], scheme[17];
@@ -49,6 +50,8 @@ struct finding {
 	char id[FINDING_ID_MAX];
 	char name[65 * 4];       /* as people read it */
 	char prompt[FINDING_TEXT_MAX];
+	size_t n_synonyms;
+	char **synonyms;         /* [n_synonyms] what else people call it, as phrase_key() has it; not for the model */
 	struct code code;
 	bool has_site;
 	struct code site;
@@ -61,8 +64,8 @@ struct findings {
 	char name[129];          /* of the list */
 	char language[17];       /* RFC 5646, default "eng" */
 	uint8_t digest[DIGEST_SIZE]; /* SHA-256 of the text */
-	size_t n;
-	struct finding *finding; /* [n] */
+	size_t n, room;
+	struct finding *finding; /* [n], with room for `room` */
 };
 
 /* `where` names the source in errors ("findings.yaml"): "findings.yaml:12: finding 3 (edema): ...". */
@@ -70,6 +73,11 @@ int findings_parse(const char *where, const void *text, size_t n_text, struct fi
 /* Reads the file, keeps its text for the store: *ret_text (may be NULL) is malloc'd. */
 int findings_load(const char *path, struct findings **ret, void **ret_text, size_t *ret_n_text, struct err *e);
 void findings_free(struct findings *f); /* NULL allowed */
+
+/* What counts of a phrase when two are compared: lower-case letters and digits, one blank between words,
+ * without "there is", "there are", "evidence of" and an article at its head.  ret: [strlen(text) + 1].
+ * -EBADMSG for text that is not ASCII (left as it is). */
+int phrase_key(const char *text, char *ret);
 
 enum decision {
 	DECISION_NONE = 0,         /* uncalibrated: a raw score, no decision, no urgency */

@@ -249,10 +249,40 @@ static void test_shipped(void)
 	findings_free(NULL);
 }
 
+/* The lists of the other test sets; a prompt has the published form, and only measured ones have numbers. */
+static void test_other_lists(void)
+{
+	static const struct { const char *name; size_t n, calibrated, hi; } lists[] = {
+		{ "openi", 18, 18, 14 }, { "chexpert", 5, 0, 0 }, { "chestxdet10", 10, 0, 0 }, { "padchest192", 192, 0, 0 },
+	};
+	size_t i, k;
+
+	for (i = 0; i < ARRAY_SIZE(lists); i++) {
+		struct findings *f = NULL;
+		size_t calibrated = 0, hi = 0, form = 0;
+		struct err e = { "" };
+		char path[4096];
+
+		(void)snprintf(path, sizeof(path), "%s/etc/findings/%s.yaml", golden_srcdir(), lists[i].name);
+		if (!ok(findings_load(path, &f, NULL, NULL, &e) == 0, "%s.yaml is good %s", lists[i].name, e.text))
+			continue;
+		for (k = 0; k < f->n; k++) {
+			calibrated += f->finding[k].calibration.present;
+			hi += f->finding[k].points.has_hi;
+			form += strncmp(f->finding[k].prompt, "There is ", 9) == 0;
+		}
+		is_int(f->n, lists[i].n, "  its findings");
+		is_int(calibrated, lists[i].calibrated, "  calibrated");
+		is_int(hi, lists[i].hi, "  can be called present");
+		is_int(form, f->n, "  'There is ...'");
+		findings_free(f);
+	}
+}
+
 static void test_manual(void)
 {
 	static const char *const keys[] = {
-		"name", "language", "findings", "id", "prompt", "code", "site", "urgency", "calibration",
+		"name", "language", "findings", "id", "prompt", "synonyms", "code", "site", "urgency", "calibration",
 		"thresholds", "value", "scheme", "meaning", "a", "b", "family", "recipe", "precision",
 		"prevalence", "origin", "lo", "hi", "lo_sensitivity", "hi_sensitivity", "hi_ppv", "hi_alarm_rate",
 	};
@@ -301,6 +331,7 @@ int main(int argc, char **argv)
 	test_probability();
 	test_decide();
 	test_shipped();
+	test_other_lists();
 	test_full();
 	test_manual();
 	return done();
