@@ -16,8 +16,8 @@ static const struct verb {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } verbs[] = {
-	{ "import", tool_import },   { "info", tool_info },   { "prompts", tool_prompts },
-	{ "score", tool_score },     { "eval", tool_eval },   { "calibrate", tool_calibrate },
+	{ "import", tool_import }, { "verify", tool_verify }, { "info", tool_info }, { "prompts", tool_prompts },
+	{ "score", tool_score },   { "eval", tool_eval },     { "calibrate", tool_calibrate },
 };
 
 static const char help[] =
@@ -27,6 +27,7 @@ static const char help[] =
 	"vocabulary) from the published CARZero checkpoint and works with it. No Python is needed.\n"
 	"\n"
 	"  import     make a bundle from a checkpoint and its vocab.txt\n"
+	"  verify     compare its logits with recorded ones; a bundle that agrees is clinical\n"
 	"  info       check a bundle and say what is in it\n"
 	"  prompts    show what the model sees of a prompt\n"
 	"  score      score image files (DICOM, PNG, JPEG)\n"
@@ -37,6 +38,7 @@ static const char help[] =
 	"\n"
 	"Example: from the published files to the scores of one radiograph\n"
 	"  carzero-model import CARZero_best_model.ckpt --vocab vocab.txt --out carzero\n"
+	"  carzero-model verify carzero --images images_006\n"
 	"  carzero-model score --model carzero --prompt 'There is pneumothorax' chest.dcm\n"
 	"\n"
 	"Not a medical device; a score is not a diagnosis.\n";
@@ -111,7 +113,7 @@ int main(int argc, char **argv)
 			return code;
 		}
 	fprintf(stderr,
-		"carzero-model: no verb '%s'; the verbs are import, info, prompts, score, eval, "
+		"carzero-model: no verb '%s'; the verbs are import, verify, info, prompts, score, eval, "
 		"calibrate\n'carzero-model --help' explains them.\n",
 		argv[1]);
 	return TOOL_USAGE;

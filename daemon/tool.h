@@ -16,6 +16,7 @@
 enum { TOOL_DONE = 0, TOOL_FAILED = 1, TOOL_USAGE = 64 };
 
 int tool_import(int argc, char **argv);
+int tool_verify(int argc, char **argv);
 int tool_info(int argc, char **argv);
 int tool_prompts(int argc, char **argv);
 int tool_score(int argc, char **argv);
@@ -28,6 +29,8 @@ int tool_usage(const char *verb, const char *format, ...) __attribute__((format(
 
 /* getopt_long() with errors in our words: the option's value, -1 at the end, '?' after a message. */
 int tool_option(const char *verb, int argc, char **argv, const struct option *options);
+#define TOOL_SYNONYMS PKGSYSCONFDIR "/synonyms.yaml" /* unless --synonyms names another */
+#define TOOL_THREADS_MAX 1024 /* of --threads */
 #define TOOL_HELP 1 /* what { "help", no_argument, NULL, TOOL_HELP } gives */
 
 #endif

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 
+#include "daemon/synonyms.h"
 #include "daemon/tool.h"
 
 static const char *domain_name(enum model_domain domain)
@@ -40,8 +41,9 @@ static const char import_help[] =
 	"                     fus_heads (shapes do not tell), optionally name, family, domain,\n"
 	"                     word_num, last_n_layers, imsize, mean, std, eps\n"
 	"\n"
-	"A new bundle has the domain 'untrained': the node sends nothing for patients with it until\n"
-	"its scores have been compared with recorded ones.\n";
+	"A new bundle has the domain 'untrained', one of the published size the family\n"
+	"'carzero-unverified': no calibration applies to it, and the node sends nothing for patients,\n"
+	"until 'carzero-model verify' has compared its logits with recorded ones.\n";
 
 static void print_import(const struct import_report *r, const char *out)
 {
@@ -191,6 +193,7 @@ int tool_info(int argc, char **argv)
 static const char prompts_help[] =
 	"Usage: carzero-model prompts --model DIR --explain TEXT ...\n"
 	"       carzero-model prompts --model DIR --findings FILE\n"
+	"       carzero-model prompts --align TEXT ... [--findings FILE] [--synonyms FILE]\n"
 	"\n"
 	"Shows what the model sees of a prompt: the cleaned text (case, punctuation and sentences of\n"
 	"one word are gone), its word pieces and their numbers. The model was trained on reports; the\n"
@@ -198,7 +201,14 @@ static const char prompts_help[] =
 	"\n"
 	"  --model DIR      the bundle (its weights are not read)\n"
 	"  --explain TEXT   a prompt; may be given several times\n"
-	"  --findings FILE  all prompts of a findings list\n";
+	"  --findings FILE  all prompts of a findings list\n"
+	"\n"
+	"With --align, says which canonical prompt a free phrase stands for and why. Phrases are\n"
+	"compared whole with the list's prompts and 'synonyms', then with the table; what is in\n"
+	"neither maps to nothing (exit code 1). The score of a finding is always that of its prompt.\n"
+	"\n"
+	"  --align TEXT     a phrase, like 'heart enlargement'; may be given several times\n"
+	"  --synonyms FILE  the table (default " TOOL_SYNONYMS ")\n";
 
 struct words { /* what turns text into numbers */
 	struct manifest manifest;
@@ -262,28 +272,68 @@ static int open_words(const char *dir, struct words *ret, struct err *e)
 	return tokenizer_open(path, &ret->tokenizer, e);
 }
 
+/* ---- prompts --align ---- */
+
+static int align(const char *verb, const char *const *phrases, size_t n, const char *list, const char *table)
+{
+	struct findings *f = NULL;
+	struct synonyms *s = NULL;
+	int code = TOOL_DONE;
+	struct alignment a;
+	struct err e;
+	size_t i;
+
+	if ((list != NULL && findings_load(list, &f, NULL, NULL, &e) < 0) || synonyms_load(table, &s, &e) < 0) {
+		findings_free(f);
+		return tool_failed(verb, "%s", e.text);
+	}
+	for (i = 0; i < n; i++) {
+		synonyms_align(s, f, phrases[i], &a);
+		printf("phrase   %s\nprompt   %s\n", phrases[i], a.prompt[0] != '\0' ? a.prompt : "(none)");
+		if (f != NULL)
+			printf("finding  %s\n", a.finding != NULL ? a.finding->id : "(none)");
+		printf("because  %s\n\n", a.why);
+		if (a.prompt[0] == '\0' || (f != NULL && a.finding == NULL))
+			code = TOOL_FAILED;
+	}
+	synonyms_free(s);
+	findings_free(f);
+	return code;
+}
+
 int tool_prompts(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "model", required_argument, NULL, 'm' },    { "explain", required_argument, NULL, 'e' },
-		{ "findings", required_argument, NULL, 'f' }, { "help", no_argument, NULL, TOOL_HELP },
+		{ "findings", required_argument, NULL, 'f' }, { "align", required_argument, NULL, 'a' },
+		{ "synonyms", required_argument, NULL, 's' }, { "help", no_argument, NULL, TOOL_HELP },
 		{ NULL, 0, NULL, 0 },
 	};
 	CLEANUP(free) const char **texts = xcalloc((size_t)argc, sizeof(*texts));
-	const char *dir = NULL, *findings = NULL;
+	CLEANUP(free) const char **phrases = xcalloc((size_t)argc, sizeof(*phrases));
+	const char *dir = NULL, *findings = NULL, *synonyms = NULL;
 	struct words w;
 	int c, code = TOOL_DONE;
 	struct err e;
-	size_t n = 0, i;
+	size_t n = 0, n_phrases = 0, i;
 
 	while ((c = tool_option(argv[0], argc, argv, options)) != -1)
 		switch (c) {
 		case 'm': dir = optarg; break;
+		case 'a': phrases[n_phrases++] = optarg; break;
+		case 's': synonyms = optarg; break;
 		case 'e': texts[n++] = optarg; break;
 		case 'f': findings = optarg; break;
 		case TOOL_HELP: fputs(prompts_help, stdout); return TOOL_DONE;
 		default: return TOOL_USAGE;
 		}
+	if (n_phrases > 0 && (dir != NULL || n > 0 || optind < argc))
+		return tool_usage(argv[0], "%s", optind < argc ? "a phrase with blanks needs quotes around it"
+							       : "--align goes without --model and --explain");
+	if (n_phrases > 0)
+		return align(argv[0], phrases, n_phrases, findings, synonyms != NULL ? synonyms : TOOL_SYNONYMS);
+	if (synonyms != NULL)
+		return tool_usage(argv[0], "--synonyms goes with --align TEXT");
 	if (dir == NULL || (n == 0) == (findings == NULL) || optind < argc)
 		return tool_usage(argv[0], "%s", dir == NULL ? "--model DIR is missing" :
 				  optind < argc ? "a prompt with blanks needs quotes around it" :

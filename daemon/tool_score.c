@@ -3,11 +3,14 @@
  * One picture at a time; a file that cannot be scored is named on stderr, the others go on, and the
  * exit code is 1 at the end.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -18,10 +21,9 @@
 #include "model/preprocess.h"
 
 #include "daemon/findings.h"
+#include "daemon/overlay.h"
 #include "daemon/research_image.h"
 #include "daemon/tool.h"
-
-#define THREADS_MAX 1024
 
 static const char score_help[] =
 	"Usage: carzero-model score --model DIR (--findings FILE | --prompt TEXT ...) [OPTIONS]\n"
@@ -29,9 +31,8 @@ static const char score_help[] =
 	"\n"
 	"Scores image files (DICOM, PNG, JPEG) and prints one line a finding, separated by tabs:\n"
 	"image, finding, logit, probability. A probability is printed only where the findings list\n"
-	"has a calibration for these weights and this way of preparing pixels, and never for a\n"
-	"bundle of the domain 'untrained'; otherwise '-'. The logit alone is no probability, and its\n"
-	"zero means nothing.\n"
+	"has a calibration for this family of weights and this way of preparing pixels; otherwise\n"
+	"'-'. The logit alone is no probability, and its zero means nothing.\n"
 	"\n"
 	"  --model DIR       the bundle\n"
 	"  --findings FILE   a findings list (findings.yaml)\n"
@@ -40,6 +41,10 @@ static const char score_help[] =
 	"  --precision f32   the arithmetic; f32 is the only one so far\n"
 	"  --threads N       threads of BLAS (default: all processors); the same number gives the\n"
 	"                    same digits\n"
+	"  --map DIR         also writes where the model's attention went: for each image and finding\n"
+	"                    DIR/IMAGE.FINDING.png, the picture with the map over it in orange (what\n"
+	"                    the model does not see is darker), and .tsv, its numbers. It is not the\n"
+	"                    outline of a lesion. Nothing is overwritten\n"
 	"  --json            one JSON object instead of lines\n"
 	"\n"
 	"Example:\n"
@@ -47,7 +52,7 @@ static const char score_help[] =
 
 struct score_job {
 	const char *verb;
-	const char *dir, *list;
+	const char *dir, *list, *map_dir; /* map_dir: NULL without --map */
 	const char **prompts; /* [n] */
 	size_t n;
 	struct findings *findings; /* NULL with --prompt */
@@ -59,6 +64,7 @@ struct score_job {
 	struct model_run *run;
 	uint8_t *square;
 	float *logits; /* [n] */
+	float *maps;   /* [n][map_side][map_side]; NULL without --map */
 };
 
 static const char *recipe_text(enum recipe recipe)
@@ -68,10 +74,55 @@ static const char *recipe_text(enum recipe recipe)
 
 static double probability(const struct score_job *j, size_t i, enum recipe recipe)
 {
-	if (j->findings == NULL || model_info(j->model)->domain == MODEL_UNTRAINED)
-		return NAN; /* the family is a claim until its scores were compared with recorded ones */
+	if (j->findings == NULL)
+		return NAN;
 	return finding_probability(&j->findings->finding[i], j->logits[i], model_info(j->model)->family,
 				   recipe_text(recipe), "f32");
+}
+
+/* A prompt as part of a file's name. */
+static void file_word(const char *text, char *ret, size_t size)
+{
+	size_t n = 0;
+
+	for (; *text != '\0' && n + 1 < size; text++)
+		if ((*text >= 'a' && *text <= 'z') || (*text >= '0' && *text <= '9') ||
+		    *text == '-')
+			ret[n++] = *text;
+		else if (*text >= 'A' && *text <= 'Z')
+			ret[n++] = (char)(*text - 'A' + 'a');
+		else if (n > 0 && ret[n - 1] != '_')
+			ret[n++] = '_';
+	ret[n] = '\0';
+}
+
+static int write_maps(const struct score_job *j, const char *path, const struct research_image *image,
+		      const struct letterbox *box, struct err *e)
+{
+	const struct model_info *info = model_info(j->model);
+	const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+	size_t fields = info->map_side * info->map_side, i;
+
+	for (i = 0; i < j->n; i++) {
+		const char *id = j->findings != NULL ? j->findings->finding[i].id : j->prompts[i];
+		char word[FINDING_ID_MAX], title[FINDING_TEXT_MAX + 32], file[PATH_MAX];
+		struct overlay o = { image->gray, image->width, image->height, *box, info->crop,
+				     j->maps + i * fields, info->map_side, title };
+		int r;
+
+		file_word(id, word, sizeof(word));
+		(void)snprintf(title, sizeof(title), "%s: attention", j->prompts[i]);
+		if (snprintf(file, sizeof(file), "%s/%s.%s.png", j->map_dir, name, word) >= (int)sizeof(file))
+			return err_set(e, -ENAMETOOLONG, "%s: path too long", j->map_dir);
+		r = overlay_write_png(&o, file, e);
+		if (r < 0)
+			return r;
+		(void)snprintf(file, sizeof(file), "%s/%s.%s.tsv", j->map_dir, name, word); /* as long */
+		r = overlay_write_tsv(&o, file, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static json_t *path_json(const char *path)
@@ -120,17 +171,20 @@ static int score_file(struct score_job *j, const char *path)
 	r = preprocess_letterbox(image.gray, image.width, image.height,
 				 model_info(j->model)->image_size, j->square, &box);
 	if (r == 0)
-		r = model_score(j->run, j->square, j->logits, NULL);
+		r = model_score(j->run, j->square, j->logits, j->maps);
 	for (i = 0; r == 0 && i < j->n; i++)
 		if (!isfinite(j->logits[i]))
 			r = -ERANGE;
-	if (r == 0)
+	if (r == 0) {
 		print_scores(j, path, image.recipe);
-	else
+		if (j->maps != NULL && write_maps(j, path, &image, &box, &e) < 0)
+			r = tool_failed(j->verb, "%s", e.text);
+	} else {
 		(void)tool_failed(j->verb, "%s: %zu x %zu pixels: %s", path, image.width, image.height,
 				  r == -EBADMSG ? "too narrow to be scored" : strerror(-r));
+	}
 	research_image_free(&image);
-	return r < 0 ? TOOL_FAILED : TOOL_DONE;
+	return r != 0 ? TOOL_FAILED : TOOL_DONE;
 }
 
 static int open_model(struct score_job *j)
@@ -164,6 +218,11 @@ static int open_model(struct score_job *j)
 		return tool_failed(j->verb, "%s", e.text);
 	j->square = xcalloc(info->image_size, info->image_size);
 	j->logits = xcalloc(j->n, sizeof(*j->logits));
+	if (j->map_dir == NULL)
+		return TOOL_DONE;
+	if (mkdir(j->map_dir, 0755) < 0 && errno != EEXIST)
+		return tool_failed(j->verb, "%s: %s", j->map_dir, strerror(errno));
+	j->maps = xcalloc(j->n, info->map_side * info->map_side * sizeof(*j->maps));
 	return TOOL_DONE;
 }
 
@@ -201,8 +260,8 @@ static int read_options(struct score_job *j, int argc, char **argv)
 		{ "model", required_argument, NULL, 'm' },     { "findings", required_argument, NULL, 'f' },
 		{ "prompt", required_argument, NULL, 'p' },    { "recipe", required_argument, NULL, 'r' },
 		{ "precision", required_argument, NULL, 'q' }, { "threads", required_argument, NULL, 't' },
-		{ "json", no_argument, NULL, 'j' },	       { "help", no_argument, NULL, TOOL_HELP },
-		{ NULL, 0, NULL, 0 },
+		{ "map", required_argument, NULL, 'M' },       { "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, TOOL_HELP },      { NULL, 0, NULL, 0 },
 	};
 	uint64_t threads = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
 	int c;
@@ -212,6 +271,7 @@ static int read_options(struct score_job *j, int argc, char **argv)
 		case 'm': j->dir = optarg; break;
 		case 'f': j->list = optarg; break;
 		case 'p': j->prompts[j->n++] = optarg; break;
+		case 'M': j->map_dir = optarg; break;
 		case 'j': j->json = true; break;
 		case 'r':
 			if (strcmp(optarg, "window") != 0 && strcmp(optarg, "mimic") != 0)
@@ -225,10 +285,10 @@ static int read_options(struct score_job *j, int argc, char **argv)
 						  optarg);
 			break;
 		case 't':
-			if (!str_to_u64(optarg, 1, THREADS_MAX, &threads))
+			if (!str_to_u64(optarg, 1, TOOL_THREADS_MAX, &threads))
 				return tool_usage(j->verb,
 						  "--threads %s: expected a number from 1 to %d",
-						  optarg, THREADS_MAX);
+						  optarg, TOOL_THREADS_MAX);
 			break;
 		case TOOL_HELP: fputs(score_help, stdout); return -1;
 		default: return TOOL_USAGE;
@@ -258,5 +318,6 @@ int tool_score(int argc, char **argv)
 	free(j.prompts);
 	free(j.square);
 	free(j.logits);
+	free(j.maps);
 	return code < 0 ? TOOL_DONE : code; /* help is no failure */
 }

@@ -5,7 +5,7 @@
  * shape that follows.  The file's own order does not matter: tensors are written in the order of the
  * tables.
  *
- * Keys that --model-json may set: name, family, domain (not clinical), vit_heads, bert_heads,
+ * Keys that --model-json may set: name, family (not carzero), domain (not clinical), vit_heads, bert_heads,
  * fus_heads, word_num, last_n_layers, imsize, mean, std, eps.  Dimensions in it must equal those of
  * the shapes; other keys are ignored.  The result passes the same reader as any bundle's.
  */
@@ -570,6 +570,16 @@ static int merge_json(struct import *im)
 		return err_set(im->e, -EBADMSG, "%s: line %d: not a JSON object", path,
 			       given == NULL ? why.line : 1);
 	}
+	/* what a verified bundle's own model.json says of itself is no promise about these weights */
+	if (json_is_string(json_object_get(given, "family")) &&
+	    strcmp(json_string_value(json_object_get(given, "family")), FAMILY_VERIFIED) == 0) {
+		json_decref(given);
+		return err_set(im->e, -EPERM,
+			       "%s: key family is " FAMILY_VERIFIED
+			       "; an import cannot promise that: leave it out, and run "
+			       "'carzero-model verify' on the bundle",
+			       path);
+	}
 	json_object_foreach(given, key, value) {
 		json_t *have = json_object_get(im->json, key);
 		CLEANUP(free) char *shown = NULL;
@@ -596,7 +606,8 @@ static int merge_json(struct import *im)
 	if (json_is_string(value) && strcmp(json_string_value(value), "clinical") == 0)
 		return err_set(
 			im->e, -EPERM,
-			"%s: key domain is clinical; an import cannot promise that. Leave it out",
+			"%s: key domain is clinical; an import cannot promise that: leave it out, "
+			"and run 'carzero-model verify' on the bundle",
 			path);
 	return 0;
 }
@@ -609,7 +620,7 @@ static int describe(struct import *im)
 
 	if (has_published_shapes(im)) {
 		json_object_set_new(im->json, "name", json_string("CARZero"));
-		json_object_set_new(im->json, "family", json_string("carzero"));
+		json_object_set_new(im->json, "family", json_string(FAMILY_UNVERIFIED));
 		json_object_set_new(im->json, "vit_heads", json_integer(12));
 		json_object_set_new(im->json, "bert_heads", json_integer(12));
 		json_object_set_new(im->json, "fus_heads", json_integer(4));

@@ -7,8 +7,8 @@
  *
  * Keys count after the last "CARZero." in them, as in the reference's loader.  Head counts cannot be
  * read from shapes: with the published dimensions they are 12, 12 and 4, otherwise `model_json` must
- * name them.  A bundle made here is never of the domain "clinical"; that takes a comparison of its
- * scores with recorded ones.
+ * name them.  A bundle made here is never of the domain "clinical" nor of the family "carzero"; that
+ * takes a comparison of its scores with recorded ones (carzero-model verify, manifest_verified()).
  *
  * Streams: memory stays far below the size of the model.
  */

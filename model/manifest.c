@@ -3,8 +3,14 @@
  * One reader per kind of value; the list of keys in read_dims() is the format's definition.  Relations
  * between numbers are checked after all of them are read.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/fdio.h"
 #include "base/mem.h"
@@ -273,4 +279,66 @@ int manifest_read(const char *path, struct manifest *ret, struct err *e)
 	if (err < 0)
 		return err;
 	return manifest_parse(text, n, path, ret, e);
+}
+
+/* Beside the old one, then in its place: a reader finds either, and after a power cut too. */
+static int replace(const char *dir, const char *text, struct err *e)
+{
+	CLEANUP(close) int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEANUP(close) int fd = -1;
+	int r = 0;
+
+	if (at < 0)
+		return err_set(e, -errno, "%s: %s", dir, strerror(errno));
+	(void)unlinkat(at, "model.json.new", 0); /* of a run that was cut short */
+	fd = openat(at, "model.json.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return err_set(e, -errno, "%s/model.json.new: %s", dir, strerror(errno));
+	r = write_full(fd, text, strlen(text));
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r == 0 && close(TAKE_FD(fd)) < 0)
+		r = -errno;
+	if (r == 0 && renameat(at, "model.json.new", at, "model.json") < 0)
+		r = -errno;
+	if (r == 0 && fsync(at) < 0)
+		r = -errno;
+	if (r < 0) {
+		(void)unlinkat(at, "model.json.new", 0); /* ours; gone already after the rename */
+		return err_set(e, r, "%s/model.json: writing: %s", dir, strerror(-r));
+	}
+	return 0;
+}
+
+int manifest_verified(const char *dir, const struct manifest_proof *proof, struct err *e)
+{
+	CLEANUP(free) void *old = NULL;
+	CLEANUP(free) char *text = NULL;
+	char path[PATH_MAX], hex[DIGEST_HEX_MAX];
+	struct manifest m;
+	json_t *root;
+	size_t n;
+	int r;
+
+	if (snprintf(path, sizeof(path), "%s/model.json", dir) >= (int)sizeof(path))
+		return err_set(e, -ENAMETOOLONG, "%s: path too long", dir);
+	r = read_path(path, MANIFEST_BYTES_MAX, &old, &n, e);
+	if (r < 0)
+		return r;
+	r = manifest_parse(old, n, path, &m, e);
+	if (r < 0)
+		return r;
+	root = json_loadb(old, n, JSON_REJECT_DUPLICATES, NULL); /* manifest_parse() could */
+	str_hex(hex, proof->logits, DIGEST_SIZE);
+	json_object_set_new(root, "family", json_string(FAMILY_VERIFIED));
+	json_object_set_new(root, "domain", json_string(domains[MODEL_CLINICAL]));
+	json_object_set_new(root, "verified",
+			    json_pack("{s:I, s:I, s:f, s:s}", "images", (json_int_t)proof->images,
+				      "findings", (json_int_t)proof->findings, "max_difference",
+				      proof->difference, "logits_sha256", hex));
+	text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+	json_decref(root);
+	if (text == NULL)
+		return err_set(e, -EINVAL, "%s cannot be written as JSON", path);
+	return replace(dir, text, e);
 }

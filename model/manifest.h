@@ -4,6 +4,10 @@
  * carries the network's dimensions, head counts, epsilons and the normalisation of pixels.  Nothing
  * is compiled in: any network of this form runs.  Keys that are not ours are ignored.
  *
+ * A family is what calibrations refer to.  FAMILY_VERIFIED is a promise about the weights that only
+ * manifest_verified() may write, after a comparison of scores; an import of the published size is of
+ * FAMILY_UNVERIFIED, to which no shipped calibration refers.
+ *
  * Every number has a limit below, wide enough for a network ten times the published one, so that
  * products of them fit a size_t and BLAS's int.
  */
@@ -20,6 +24,9 @@
 
 #define MANIFEST_BYTES_MAX 65536
 #define MANIFEST_FORMAT 1 /* key "format" */
+
+#define FAMILY_VERIFIED "carzero"
+#define FAMILY_UNVERIFIED "carzero-unverified"
 
 #define DIMS_DIM_MAX 4096
 #define DIMS_DEPTH_MAX 64
@@ -57,5 +64,15 @@ struct manifest {
 int manifest_read(const char *path, struct manifest *ret, struct err *e);
 /* The same from text; `path` is what errors call it. */
 int manifest_parse(const char *text, size_t n, const char *path, struct manifest *ret, struct err *e);
+
+struct manifest_proof { /* what showed that these are the published weights */
+	size_t images, findings;
+	double difference;	     /* the largest between recorded and computed logits */
+	uint8_t logits[DIGEST_SIZE]; /* SHA-256 of the recorded ones */
+};
+
+/* Gives DIR/model.json the family FAMILY_VERIFIED, the domain clinical and the proof, whole or not at
+ * all; everything else in it stays. */
+int manifest_verified(const char *dir, const struct manifest_proof *proof, struct err *e);
 
 #endif

@@ -645,6 +645,10 @@ static void check_import_refusals(void)
 	static struct bytes b;
 	struct tensor t = { "CARZero.text_encoder.model.embeddings.word_embeddings.weight", NULL, "0", 6, 0, 2, 3, 0, NULL };
 	struct import_request q = { vector("zip.ckpt"), vector("vocab.txt"), inside("refused"), NULL, "test 1" };
+	static const struct { const char *json, *says; } promises[] = {
+		{ "{\"domain\": \"clinical\", \"vit_heads\": 2, \"bert_heads\": 2, \"fus_heads\": 2}", "key domain is clinical" },
+		{ "{\"family\": \"carzero\", \"vit_heads\": 2, \"bert_heads\": 2, \"fus_heads\": 2}", "key family is carzero" },
+	};
 	size_t before = entries(folder);
 	struct err e;
 	int fd;
@@ -666,6 +670,43 @@ static void check_import_refusals(void)
 	ok(strstr(e.text, "no tensor text_encoder.model.embeddings.position_embeddings.weight") != NULL, "%s", e.text);
 	is_int(import(vector("vocab.txt"), inside("refused"), &report, &e), -EBADMSG, "no checkpoint at all");
 	is_int(entries(folder), before + 1, "nothing is left behind");
+	for (size_t i = 0; i < ARRAY_SIZE(promises); i++) {
+		fd = open(inside("promise.json"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		ok(fd >= 0 && write_full(fd, promises[i].json, strlen(promises[i].json)) == 0, "a promise");
+		if (fd >= 0)
+			(void)close(fd);
+		q = (struct import_request){ vector("zip.ckpt"), vector("vocab.txt"), inside("refused"), inside("promise.json"),
+					     "test 1" };
+		is_int(import_bundle(&q, &report, &e), -EPERM, "cannot be made by an import");
+		ok(strstr(e.text, promises[i].says) != NULL && strstr(e.text, "carzero-model verify") != NULL, "%s", e.text);
+	}
+	(void)unlink(inside("promise.json"));
+}
+
+/* What carzero-model verify writes once the scores agree. */
+static void check_verified(void)
+{
+	const struct manifest_proof proof = { .images = 167, .findings = 14, .difference = 0.0125 };
+	struct manifest before, after;
+	CLEANUP(free) void *text = NULL;
+	struct err e = { "" };
+	size_t n;
+
+	if (!ok(manifest_read(inside("bundle0/model.json"), &before, &e) == 0, "an imported manifest %s", e.text))
+		return;
+	ok(before.domain == MODEL_UNTRAINED && strcmp(before.family, FAMILY_VERIFIED) != 0, "promises nothing");
+	is_int(manifest_verified(inside("bundle0"), &proof, &e), 0, "verified %s", e.text);
+	is_int(manifest_read(inside("bundle0/model.json"), &after, &e), 0, "and read again");
+	is_str(after.family, FAMILY_VERIFIED, "  family");
+	is_int(after.domain, MODEL_CLINICAL, "  domain");
+	is_str(after.name, before.name, "  name as before");
+	ok(memcmp(&after.dims, &before.dims, sizeof(after.dims)) == 0 && memcmp(after.digest, before.digest, DIGEST_SIZE) == 0,
+	   "  dimensions and digest too");
+	ok(read_path(inside("bundle0/model.json"), 1 << 16, &text, &n, &e) == 0 && strstr(text, "\"images\": 167") != NULL &&
+		   strstr(text, "\"max_difference\": 0.0125") != NULL,
+	   "  with its proof");
+	is_int(entries(inside("bundle0")), 3, "  nothing beside it");
+	is_int(manifest_verified(inside("nowhere"), &proof, &e), -ENOENT, "no bundle: %s", e.text);
 }
 
 static void check_tiny(void)
@@ -724,6 +765,7 @@ int main(void)
 	check_deep();
 	check_import();
 	check_import_refusals();
+	check_verified();
 	check_tiny();
 	remove_all();
 	return done();

@@ -27,7 +27,8 @@
 #include "tests/tap.h"
 #include "tools/bundle/untrained.h"
 
-#define TEXTS_MAX 16
+#define TEXTS_MAX 32
+#define IMAGES_MAX 8
 #define DIR_MAX 512
 #define FILE_MAX (64 * 1024 * 1024)
 
@@ -375,10 +376,11 @@ static void draw(uint8_t *square /* [side, side] */, uint32_t side, uint32_t see
 							 (noise(y * side + x, seed) >> 25));
 }
 
-static void test_own_vectors(const char *dir)
+/* The bundle at `dir` against vectors and prompts of model_vectors.py. */
+static void test_vectors(const char *dir, const char *vectors, const char *prompts, const uint8_t *squares,
+			 size_t images)
 {
 	struct reference ref = { .name = "ours" };
-	CLEANUP(free) uint8_t *squares = xcalloc(2, 256 * 256);
 	CLEANUP(free) struct texts *texts = xcalloc(1, sizeof(*texts));
 	CLEANUP(free) void *lines = NULL;
 	struct bundle *b;
@@ -386,23 +388,46 @@ static void test_own_vectors(const char *dir)
 	char *line, *rest;
 	size_t n;
 
-	if (!ok(bundle_open(dir, &b, &e) == 0, "the untrained bundle opens %s", e.text))
+	if (!ok(bundle_open(dir, &b, &e) == 0, "the bundle opens %s", e.text))
 		return;
-	if (!ok(weights_open(at(top(), "tests/vectors/model/vectors.safetensors"), &ref.vectors, &e) == 0 &&
-			read_path(at(top(), "tests/vectors/model/prompts.txt"), 4096, &lines, &n, &e) == 0,
+	if (!ok(weights_open(vectors, &ref.vectors, &e) == 0 && read_path(prompts, 4096, &lines, &n, &e) == 0,
 		"the vectors read %s", e.text))
 		return;
 	for (line = strtok_r(lines, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+		assert(texts->n < TEXTS_MAX);
 		if (tokenizer_encode(b->tokenizer, line, texts->ids[texts->n], b->manifest.dims.word_num,
 				     &texts->text[texts->n].n) < 0)
 			return (void)ok(false, "tokenise %s", line);
 		mark(texts, b->tokenizer);
 	}
-	for (uint32_t i = 0; i < 2; i++)
-		draw(squares + i * 256 * 256, 256, i);
-	compare_images(&ref, b, texts, squares, 2, false);
+	compare_images(&ref, b, texts, squares, images, false);
 	weights_close(ref.vectors);
 	bundle_close(b);
+}
+
+static void test_own_vectors(const char *dir)
+{
+	CLEANUP(free) uint8_t *squares = xcalloc(2, 256 * 256);
+	char vectors[DIR_MAX], prompts[DIR_MAX];
+
+	for (uint32_t i = 0; i < 2; i++)
+		draw(squares + i * 256 * 256, 256, i);
+	(void)snprintf(vectors, sizeof(vectors), "%s/tests/vectors/model/vectors.safetensors", top());
+	(void)snprintf(prompts, sizeof(prompts), "%s/tests/vectors/model/prompts.txt", top());
+	test_vectors(dir, vectors, prompts, squares, 2);
+}
+
+/* test_model BUNDLE VECTORS PROMPTS SQUARES: any bundle, as tests/long_full_size.sh does. */
+static int test_other(char **argv)
+{
+	CLEANUP(free) void *squares = NULL;
+	struct err e;
+	size_t n;
+
+	if (ok(read_path(argv[4], IMAGES_MAX * 256 * 256, &squares, &n, &e) == 0 && n > 0 && n % (256 * 256) == 0,
+	       "%s holds squares", argv[4]))
+		test_vectors(argv[1], argv[2], argv[3], squares, n / (256 * 256));
+	return done();
 }
 
 /* Imports the checkpoint in `golden` into scratch/tiny and opens it. */
@@ -784,12 +809,14 @@ static void test_wrong_digest(const char *good)
 	remove_dir(bad);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	char dir[DIR_MAX];
 	struct err e = { "" };
 
 	kernels_set_threads(1);
+	if (argc == 5)
+		return test_other(argv);
 	if (mkdtemp(scratch) == NULL)
 		plan_skip_all("no temporary directory");
 	test_gelu();

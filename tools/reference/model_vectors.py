@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """CARZero's forward pass in plain PyTorch, and the test vectors made with it.
 
-  model_vectors.py BUNDLE PROMPTS OUT     (Debian's python3-torch and python3-numpy)
+  model_vectors.py BUNDLE PROMPTS OUT [SQUARES]     (Debian's python3-torch and python3-numpy)
 
 BUNDLE   a model directory: model.json, weights.safetensors, vocab.txt
 PROMPTS  one cleaned prompt a line
+SQUARES  grey squares one after another, a byte a pixel; without it two that are drawn here
 OUT      a safetensors file: text_global [P,D], text_words [P,W,D], img0_global [D], img0_local [T-1,D],
-         img0_map [P,T-1], the same for img1, and i2t, t2i, logit [2,P]
+         img0_map [P,T-1], the same for the other images, and i2t, t2i, logit [images,P]
 
 The graph is written the way the training code runs it, not the way the C code does: three colour channels
 through a convolution, texts padded to 97 tokens and masked, 98 text rows in the decoder, keys and values
@@ -160,14 +161,19 @@ class Reference:
 
 
 def main():
-    bundle, prompts, out = sys.argv[1:]
+    bundle, prompts, out = sys.argv[1:4]
     r = Reference(bundle)
+    side = r.c["imsize"]
+    if len(sys.argv) > 4:
+        squares = np.fromfile(sys.argv[4], np.uint8).reshape(-1, side, side)
+    else:
+        squares = [square(side, i) for i in range(IMAGES)]
     vocab = {p: i for i, p in enumerate(r.pieces)}
     texts = [r.text(wordpiece(p, vocab, r.c["word_num"])) for p in open(prompts).read().split("\n")[:-1]]
     arrays = {"text_global": torch.stack([t[0] for t in texts]), "text_words": torch.stack([t[1] for t in texts])}
-    i2t, t2i = torch.zeros(IMAGES, len(texts)), torch.zeros(IMAGES, len(texts))
-    for i in range(IMAGES):
-        z, maps = r.image(square(r.c["imsize"], i)), []
+    i2t, t2i = torch.zeros(len(squares), len(texts)), torch.zeros(len(squares), len(texts))
+    for i, u8 in enumerate(squares):
+        z, maps = r.image(u8), []
         for p, (tg, tl) in enumerate(texts):
             i2t[i, p], seen = r.decode(tg, z)
             t2i[i, p] = r.decode(z[0], torch.cat([tg[None], tl]))[0]
