@@ -6,6 +6,7 @@
  * decoder cannot change it afterwards.
  */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -83,6 +84,13 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 		log_warning("object=%lld attempt %u failed: %s; tried again", (long long)j->in.id, j->in.attempt, why);
 		keeper_must(k, store_retry_instance(k->store, &j->in, due, why, false), "retry an object");
 	}
+	job_end(j);
+}
+
+/* Interrupted through no fault of the image: the attempt does not count. */
+static void give_back(struct keeper *k, struct job *j, const char *why)
+{
+	keeper_must(k, store_retry_instance(k->store, &j->in, k->now + RETRY_BASE_MS, why, true), "give an object back");
 	job_end(j);
 }
 
@@ -240,8 +248,10 @@ void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
 		return;
 	}
 	r = fd_seal(j->square);
-	if (r < 0)
-		fatal(FATAL_OS, "seal: %s", strerror(-r));
+	if (r < 0) { /* somebody still holds it writable: not an answer to build on */
+		failed(k, j, "the decoder keeps its result open");
+		return;
+	}
 	j->stage = JOB_WAIT;
 }
 
@@ -264,6 +274,17 @@ bool analysis_died(struct keeper *k, const struct ipc_died *d)
 	else
 		(void)snprintf(why, sizeof(why), "the decoder ended with code %d", d->exit_code);
 	failed(k, j, why);
+	return true;
+}
+
+static bool all_finite(const float *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (!isfinite(p[i]))
+			return false;
+	}
 	return true;
 }
 
@@ -293,7 +314,7 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 
 	if (j == NULL || j->worker != worker)
 		return;
-	if (d->result < 0 || d->n != k->findings->n) {
+	if (d->result < 0 || d->n != k->findings->n || !all_finite(d->logit, d->n)) {
 		failed(k, j, d->result == -ERANGE ? "the model gave a logit that is no number"
 						  : "the model could not score the image");
 		return;
@@ -322,7 +343,7 @@ void analysis_image_lost(struct keeper *k)
 
 	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
 		if (k->job[i].stage == JOB_DECODE)
-			failed(k, &k->job[i], "the image process died");
+			give_back(k, &k->job[i], "the image process died"); /* it never touches an image itself */
 	}
 }
 

@@ -93,8 +93,12 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 	r = store_open(path, &k->store, &e);
 	if (r == 0)
 		r = spool_open(k->config->state_dir, &k->spool, &e);
-	if (r < 0) /* a lock may come free, a disk may come back: those are worth another start */
-		fatal(r == -EBUSY ? FATAL_TEMPORARY : r == -EIO || r == -ENOSPC ? FATAL_IO : FATAL_CONFIG, "%s", e.text);
+	if (r < 0) /* a lock may come free, a disk come back: worth another start; what people must mend is not */
+		fatal(r == -ENOTSUP || r == -EUCLEAN || r == -ENOTDIR || r == -EACCES || r == -EPERM || r == -ENOENT ||
+				      r == -EINVAL || r == -EBADMSG
+			      ? FATAL_CONFIG
+			      : FATAL_TEMPORARY,
+		      "%s", e.text);
 	keeper_must(k, store_keep_findings(k->store, k->findings->digest, text, n_text), "keep the findings list");
 }
 

@@ -490,7 +490,7 @@ static int read_routes(struct yaml_node *n, const struct yaml_key *k, void *fiel
 #define LIMIT(field, reader, low, high) YAML_KEY(struct limits, field, reader, .min = low, .max = high)
 
 static const struct yaml_key limits_keys[] = {
-	LIMIT(associations, yaml_read_u32, 1, 1024),
+	LIMIT(associations, yaml_read_u32, 1, CONFIG_ASSOCIATIONS_MAX),
 	LIMIT(associations_per_host, yaml_read_u32, 1, 1024),
 	LIMIT(pdu_bytes, yaml_read_size, 4 * KIB, 128 * KIB), /* DCMTK's bounds */
 	LIMIT(object_bytes, yaml_read_size, 64 * KIB, 4 * GIB),
@@ -576,7 +576,7 @@ static const struct yaml_key config_keys[] = {
 	TOP(recipe, yaml_read_name, .names = recipe_names),
 	TOP(precision, yaml_read_name, .names = precision_names),
 	TOP(threads, yaml_read_u32, .min = 1, .max = 256),
-	TOP(workers, yaml_read_u32, .min = 1, .max = 64),
+	TOP(workers, yaml_read_u32, .min = 1, .max = CONFIG_WORKERS_MAX),
 	{ .name = "peers", .read = read_peers, .max = CONFIG_PEERS_MAX },
 	{ .name = "routes", .read = read_routes, .max = CONFIG_ROUTES_MAX },
 	YAML_KEY_AS("settle", struct config, settle_ms, yaml_read_seconds, .min = 0, .max = 3600000),

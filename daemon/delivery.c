@@ -30,7 +30,7 @@
 #define REFUSED_CAP_MS 900000
 #define PARKED_AGAIN_MS (24ll * 3600 * 1000)
 #define PERMANENT_TRIES 3
-#define SEND_TIME_MS 180000 /* connect, negotiate, store: the sender's own limits end earlier */
+#define SEND_TIME_MS 660000 /* connect, negotiate, store: the sender's own limits (scu.cc) end earlier */
 
 void delivery_open(struct keeper *k)
 {
@@ -121,6 +121,7 @@ static void offer(struct keeper *k, struct courier *c)
 		}
 	}
 	c->deadline = k->boot + SEND_TIME_MS;
+	c->went = false;
 	keeper_post(k, &c->helper, c->helper.sock, &m, fds, c->n_reports);
 }
 
@@ -211,6 +212,7 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 	r = store_choose_report(k->store, &c->delivery, c->report[d->index].id);
 	if (r < 0 && r != -EEXIST)
 		keeper_must(k, r, "commit the class of a delivery");
+	c->went = r == 0;
 	ipc_begin(&m, IPC_GO, d->h.token);
 	m.go.go = r == 0;
 	keeper_post(k, &c->helper, c->helper.sock, &m, NULL, 0); /* leaves after the commit */
@@ -263,6 +265,25 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 	c->busy = false;
 }
 
+/* 0122H: not this SOP class, whatever was negotiated.  The next one that was prepared, at once; else parked. */
+static void class_refused(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	struct report left[STORE_CLASSES_MAX];
+	size_t n = 0;
+	int r = store_reject_report(k->store, &c->delivery);
+
+	if (r != -ENOENT) /* a status without a choice before it: the sender is confused, not we */
+		keeper_must(k, r, "take a choice back");
+	keeper_must(k, store_delivery_reports(k->store, &c->delivery, left, ARRAY_SIZE(left), &n), "list the reports of a delivery");
+	if (n == 0) {
+		park(k, c, status, why);
+		return;
+	}
+	keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now, status, why, c->delivery.permanent, true),
+		    "defer a delivery");
+	c->busy = false;
+}
+
 /* PS3.4 GG.4.1: what a C-STORE status asks of us. */
 static void by_status(struct keeper *k, struct courier *c, int status, const char *why)
 {
@@ -270,11 +291,20 @@ static void by_status(struct keeper *k, struct courier *c, int status, const cha
 		accepted(k, c, status, why);
 	else if ((status & 0xff00) == 0xa700 || status == 0x0110)
 		refused(k, c, status, why, false);
-	else if (status == 0x0122) {
-		keeper_must(k, store_reject_report(k->store, &c->delivery), "take a choice back");
-		park(k, c, status, why);
-	} else
+	else if (status == 0x0122)
+		class_refused(k, c, status, why);
+	else
 		refused(k, c, status, why, true);
+}
+
+/* Lost before the object went: the destination's trouble.  Lost while it went: maybe the object's, so it steps
+ * aside and lets the others pass. */
+static void lost(struct keeper *k, struct courier *c, const char *why)
+{
+	if (c->went)
+		refused(k, c, -1, why, false);
+	else
+		rest(k, c, -1, why);
 }
 
 void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d)
@@ -296,7 +326,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 		return;
 	case SCU_UNREACHABLE:
 	case SCU_REJECTED_TRANSIENT:
-		rest(k, c, -1, why);
+		lost(k, c, why);
 		return;
 	}
 	rest(k, c, -1, "the sender reports an unknown failure");
@@ -305,7 +335,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 void delivery_lost(struct keeper *k, struct courier *c)
 {
 	if (c->busy)
-		rest(k, c, -1, "the sending process died or was killed at its deadline");
+		lost(k, c, "the sending process died or was killed at its deadline");
 }
 
 void delivery_deadlines(struct keeper *k)

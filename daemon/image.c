@@ -2,7 +2,7 @@
  *
  * A single-threaded parent warms DCMTK up and then forks a child for every job.  The child works on
  * the descriptors of its job under seccomp, with limits on memory, CPU time and wall time, answers
- * on the channel and ends.  So a bomb is one process's problem, a stuck decoder can be killed, and
+ * its parent on a channel of its own and ends; the parent passes the answer on.  So a bomb is one process's problem, a stuck decoder can be killed, and
  * nothing that one patient's image did to memory is there when the next one comes.
  *
  * A child never sees the database, the spool's folders or the network.  Image and model meet here
@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,8 +42,8 @@
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
 
-#define JOBS_MAX 16
 #define JOB_FILES 128 /* descriptors of a child: a report of 64 images and some */
+#define OUTPUT_BYTES_MAX (256u << 20) /* of a square or a report */
 #define META_BYTES_MAX 65536 /* preamble and File Meta around a data set */
 #define MIN_IMAGE_SIDE 64
 #define SEQUENCE_DEPTH_MAX 16
@@ -54,12 +55,13 @@
 
 struct job {
 	pid_t pid; /* 0: free */
+	int sock;  /* the child's only channel: it cannot speak for, or listen to, another job */
 	uint64_t token;
 	int64_t deadline; /* boot ms */
-	bool timed_out;
+	bool timed_out, answered;
 };
 
-static struct job jobs[JOBS_MAX];
+static struct job jobs[IPC_IMAGE_JOBS_MAX];
 
 /* ---- decode, in the child ------------------------------------------------------------------------ */
 
@@ -259,6 +261,7 @@ static int images_for_report(const struct config *config, const struct report_jo
 			     const struct findings *list, const int *objects, struct sr_image *ret,
 			     struct err *e)
 {
+	uint8_t digest[DIGEST_SIZE];
 	uint32_t i, k;
 
 	for (i = 0; i < job->report->n_images; i++) {
@@ -269,6 +272,9 @@ static int images_for_report(const struct config *config, const struct report_jo
 
 		if (r < 0)
 			return err_set(e, r, "a stored object of this study cannot be read back");
+		digest_of(object.p + object.spooled.offset, object.n - object.spooled.offset, digest);
+		if (memcmp(digest, from->digest, DIGEST_SIZE) != 0)
+			return err_set(e, -EIO, "a stored object differs from what was acknowledged; check the disk under state_dir");
 		if (from->analysed && from->n_scores != list->n)
 			return err_set(e, -EPROTO, "%u scores for a list of %zu findings", from->n_scores, list->n);
 		for (k = 0; from->analysed && k < from->n_scores; k++) {
@@ -368,7 +374,8 @@ static void work(const struct config *config, const union ipc_message *m, const 
 {
 	union ipc_message answer;
 	struct err e;
-	int r = sandbox_limit(config->limits.image_memory, config->limits.image_seconds, JOB_FILES, &e);
+	int r = sandbox_limit(config->limits.image_memory, config->limits.image_seconds, JOB_FILES, OUTPUT_BYTES_MAX,
+			      &e);
 
 	if (r == 0)
 		r = sandbox_enter(SANDBOX_IMAGE, &e);
@@ -388,7 +395,7 @@ static struct job *job_slot(void)
 {
 	size_t i;
 
-	for (i = 0; i < JOBS_MAX; i++) {
+	for (i = 0; i < ARRAY_SIZE(jobs); i++) {
 		if (jobs[i].pid == 0)
 			return &jobs[i];
 	}
@@ -409,34 +416,74 @@ static void tell_died(uint64_t token, int status, bool timed_out)
 		_exit(0); /* the keeper is gone */
 }
 
+/* In the child: its own channel takes the place of the parent's. */
+static void become_worker(int channel, int signals)
+{
+	sigset_t none;
+	size_t i;
+
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)close(signals);
+	for (i = 0; i < ARRAY_SIZE(jobs); i++) {
+		if (jobs[i].pid != 0)
+			(void)close(jobs[i].sock);
+	}
+	if (dup3(channel, IPC_FD, O_CLOEXEC) < 0)
+		_exit(FATAL_OS);
+	(void)close(channel);
+}
+
 static void start_job(const struct config *config, const union ipc_message *m, const int *fds,
 		      size_t n_fds, int signals)
 {
 	size_t expected = m->h.type == IPC_DECODE ? 2 : m->compose.n_images + 3;
 	struct job *job = job_slot();
+	int pair[2] = { -1, -1 };
 	pid_t pid = -1;
-	sigset_t none;
 
-	if (job != NULL && n_fds == expected)
+	if (job != NULL && n_fds == expected && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0)
 		pid = fork();
 	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		(void)sigemptyset(&none);
-		(void)sigprocmask(SIG_SETMASK, &none, NULL);
-		(void)close(signals);
+		(void)close(pair[0]);
+		become_worker(pair[1], signals);
 		work(config, m, fds);
 	}
 	while (n_fds > 0)
 		(void)close(fds[--n_fds]);
+	if (pair[1] >= 0)
+		(void)close(pair[1]);
 	if (pid < 0) {
+		if (pair[0] >= 0)
+			(void)close(pair[0]);
 		tell_died(m->h.token, FATAL_TEMPORARY << 8, false);
 		return;
 	}
+	(void)fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	*job = (struct job){
 		.pid = pid,
+		.sock = pair[0],
 		.token = m->h.token,
 		.deadline = clock_boot_ms() + (int64_t)config->limits.image_seconds * 1000,
 	};
+}
+
+/* A child's one answer, passed on under the name of its own job whatever it says it is about. */
+static void pass_on(struct job *job)
+{
+	int fds[IPC_FDS_MAX];
+	union ipc_message m;
+	size_t n_fds = 0;
+
+	if (job->answered || ipc_receive(job->sock, IPC_IMAGE, &m, fds, &n_fds) != 1)
+		return;
+	if (m.h.type != IPC_DECODED && m.h.type != IPC_COMPOSED)
+		return; /* then its end is a death */
+	job->answered = true;
+	m.h.token = job->token;
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0); /* the keeper is gone */
 }
 
 static void reap(void)
@@ -446,11 +493,14 @@ static void reap(void)
 	size_t i;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (i = 0; i < JOBS_MAX; i++) {
+		for (i = 0; i < ARRAY_SIZE(jobs); i++) {
 			if (jobs[i].pid != pid)
 				continue;
-			if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+			if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+				pass_on(&jobs[i]);
+			if (!jobs[i].answered)
 				tell_died(jobs[i].token, status, jobs[i].timed_out);
+			(void)close(jobs[i].sock);
 			jobs[i].pid = 0;
 		}
 	}
@@ -462,7 +512,7 @@ static int enforce_deadlines(void)
 	int64_t now = clock_boot_ms(), next = INT64_MAX;
 	size_t i;
 
-	for (i = 0; i < JOBS_MAX; i++) {
+	for (i = 0; i < ARRAY_SIZE(jobs); i++) {
 		if (jobs[i].pid == 0 || jobs[i].timed_out)
 			continue;
 		if (now >= jobs[i].deadline) {

@@ -155,7 +155,7 @@ int main(int argc, char **argv)
 		fatal(FATAL_CONFIG, "%s: a blank square gives a logit that is no number: wrong weights", config->model);
 	free(blank);
 	free(logits);
-	if (sandbox_limit(0, 0, INFER_FILES, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)
+	if (sandbox_limit(0, 0, INFER_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
 	introduce(model_info(model), list);
 	run(scratch, model_info(model), list->n);

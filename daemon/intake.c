@@ -213,6 +213,24 @@ void intake_receive(struct keeper *k, struct association *a)
 	a->answer_due = true;
 }
 
+/* The same bytes came again: the new file goes, unless the old one is lost (a disk restored in part). */
+static int keep_one_copy(struct keeper *k, int64_t instance, uint64_t file)
+{
+	uint64_t old = 0;
+	int fd, r = store_instance_file(k->store, instance, &old);
+
+	if (r < 0)
+		return r;
+	fd = spool_read(k->spool, SPOOL_OBJECTS, old);
+	if (fd == -ENOENT) {
+		log_warning("object=%lld: its file was lost and came again: kept", (long long)instance);
+		return store_adopt_file(k->store, instance, file);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	return spool_remove(k->spool, SPOOL_OBJECTS, file);
+}
+
 /* Rename and row of one object; the caller commits. */
 static int keep_object(struct keeper *k, struct association *a)
 {
@@ -242,8 +260,7 @@ static int keep_object(struct keeper *k, struct association *a)
 	if (r < 0)
 		return r;
 	if (duplicate) {
-		/* the same bytes are here already, under another file */
-		r = spool_remove(k->spool, SPOOL_OBJECTS, a->file);
+		r = keep_one_copy(k, in.id, a->file);
 		if (r < 0)
 			return r;
 	}
@@ -290,6 +307,11 @@ void intake_commit(struct keeper *k)
 	r = store_begin(k->store);
 	if (r == 0)
 		r = keep_all(k);
+	/* After a failed COMMIT the log may hold it all the same: only recovery can tell, by the rows.  The
+	 * files stay, nobody is answered, and the peers keep what they sent. */
+	if (r < 0 && r != -ENOSPC)
+		fatal(FATAL_IO, "objects not kept: %s (%s); nothing acknowledged, restart recovers", strerror(-r),
+		      store_error(k->store));
 	if (r < 0) {
 		log_error("objects not kept: %s (%s); answered A700", strerror(-r), store_error(k->store));
 		store_rollback(k->store);
@@ -307,8 +329,6 @@ void intake_commit(struct keeper *k)
 		a->answer_due = false;
 		a->file = 0;
 	}
-	if (r < 0 && r != -ENOSPC)
-		fatal(FATAL_IO, "the database cannot be written; restart recovers");
 }
 
 void intake_ends(struct keeper *k)

@@ -33,6 +33,7 @@
 #define IPC_FDS_MAX (IPC_IMAGES_MAX + 3)
 #define IPC_CLASSES_MAX 3
 #define IPC_SIDE_MAX 1024
+#define IPC_IMAGE_JOBS_MAX 40 /* decoding and composing at one time */
 
 enum ipc_type {
 	/* to the keeper */
@@ -108,6 +109,7 @@ struct ipc_compose {
 
 struct ipc_report_image {
 	uint64_t instance;
+	uint8_t digest[DIGEST_SIZE]; /* of the stored data set: checked before anything is copied from it */
 	uint32_t analysed;
 	uint32_t n_scores;
 	char why[IPC_WHY_MAX];

@@ -27,7 +27,12 @@
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
-#define POLL_MAX 1024
+#define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + 4)
+/* No back-off of ours is longer than these. */
+#define STUDY_WAIT_MAX_MS 600000
+#define INSTANCE_WAIT_MAX_MS 120000
+#define DELIVERY_WAIT_MAX_MS (25ll * 3600 * 1000)
+#define CLOCK_STEP_MS 5000 /* a wall clock set back by more is noticed */
 
 /* ---- small things ------------------------------------------------------------------------------------ */
 
@@ -190,6 +195,14 @@ static void load_site(struct keeper *k)
 		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
 }
 
+static void clamp_due(struct keeper *k)
+{
+	int64_t settle = k->config->settle_max_ms > STUDY_WAIT_MAX_MS ? k->config->settle_max_ms : STUDY_WAIT_MAX_MS;
+
+	keeper_must(k, store_clamp(k->store, k->now + settle, k->now + INSTANCE_WAIT_MAX_MS, k->now + DELIVERY_WAIT_MAX_MS),
+		    "bring what waits nearer");
+}
+
 static void recover(struct keeper *k)
 {
 	int64_t started = clock_boot_ms();
@@ -198,6 +211,7 @@ static void recover(struct keeper *k)
 	k->now = clock_wall_ms();
 	load_site(k);
 	keeper_must(k, store_recover(k->store, k->now, &claims), "take claims back");
+	clamp_due(k);
 	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
 	reconcile(k, false);
 	reconcile(k, true);
@@ -310,6 +324,7 @@ static void reap(struct keeper *k)
 				  strsignal(WTERMSIG(status)));
 		else if (WEXITSTATUS(status) != 0)
 			log_error("%s ended with code %d; started again", h->program, WEXITSTATUS(status));
+		h->pid = 0; /* reaped: the number may be somebody else's by now */
 		helper_lost(k, h);
 	}
 }
@@ -493,7 +508,7 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 			sooner(&next, k->now + k->infer[i].not_before - k->boot);
 	}
 	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
-		if (k->job[i].stage == JOB_DECODE || k->job[i].stage == JOB_SCORE)
+		if (k->job[i].stage != JOB_FREE && k->job[i].stage != JOB_WAIT && k->job[i].deadline != INT64_MAX)
 			sooner(&next, k->now + k->job[i].deadline - k->boot);
 	}
 	if (watchdog > 0)
@@ -553,6 +568,22 @@ static void serve_control(struct keeper *k, const struct turn *t)
 	}
 }
 
+/* Moments that were written down before the clock was set back would keep work waiting for the difference. */
+static void notice_clock(struct keeper *k)
+{
+	int64_t gap = k->now - k->boot;
+	size_t i;
+
+	if (gap < k->clock_gap - CLOCK_STEP_MS) {
+		log_warning("the clock went back by %lld s: what waits is due again at the latest in its usual time",
+			    (long long)((k->clock_gap - gap) / 1000));
+		clamp_due(k);
+		for (i = 0; i < k->config->n_peers; i++)
+			k->courier[i].not_before = 0;
+	}
+	k->clock_gap = gap;
+}
+
 static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog)
 {
 	watch_all(k, t, signals);
@@ -565,6 +596,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	receive_intake(k, t);
 
 	keeper_must(k, store_begin(k->store), "begin a turn");
+	notice_clock(k);
 	intake_ends(k);
 	receive_helpers(k, t);
 	reap(k);
@@ -660,6 +692,7 @@ int keeper_run(struct keeper *k)
 	control_open(k);
 	init_helpers(k);
 	k->boot = clock_boot_ms();
+	k->clock_gap = clock_wall_ms() - k->boot;
 	start_helpers(k);
 	while (!k->stopping) {
 		turn(k, t, signals, watchdog);

@@ -28,13 +28,15 @@
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
 
-#define KEEPER_WORKERS_MAX 32
+#define KEEPER_WORKERS_MAX CONFIG_WORKERS_MAX
 #define KEEPER_DECODE_AHEAD 2
 #define KEEPER_JOBS_MAX (KEEPER_WORKERS_MAX + KEEPER_DECODE_AHEAD)
 #define KEEPER_COMPOSE_MAX 2
 #define KEEPER_STUDIES_PER_ASSOCIATION 64
 #define KEEPER_CONTROL_MAX 8
 #define KEEPER_SOCKETS_MAX 8
+
+_Static_assert(KEEPER_JOBS_MAX + KEEPER_COMPOSE_MAX <= IPC_IMAGE_JOBS_MAX, "carzerod-image must take all");
 
 struct association {
 	int sock;                  /* our end of the child's channel, non-blocking; -1: free slot */
@@ -79,6 +81,7 @@ struct courier { /* one for each configured peer */
 	const struct peer *peer;
 	struct helper helper;
 	bool busy;
+	bool went;                 /* the object of this attempt was let go */
 	uint64_t ticket;           /* of the DELIVER under way */
 	struct delivery delivery;  /* as claimed, while busy */
 	struct report report[STORE_CLASSES_MAX]; /* offered */
@@ -129,6 +132,7 @@ struct keeper {
 	int64_t started;           /* wall ms */
 	int64_t now;               /* wall ms of this turn */
 	int64_t boot;              /* boot ms of this turn */
+	int64_t clock_gap;         /* wall - boot at the last look: notices a clock that was set */
 	struct store_counts counts; /* refreshed every few seconds */
 	int64_t counts_at;
 	struct spool_space space;

@@ -41,10 +41,13 @@
 #define CHILD_MEMORY (1024ull << 20)
 #define CHILD_EXTRA 64 /* children beyond limits.associations, to say a proper no */
 #define ACCEPT_PAUSE_MS 50
+#define OVERDUE_SECONDS 60 /* beyond limits.association_seconds */
+#define META_BYTES_MAX 65536 /* preamble and File Meta before a data set */
 
 struct child {
 	pid_t pid; /* 0: free */
 	struct in6_addr host;
+	int64_t started; /* boot ms */
 };
 
 struct listener {
@@ -202,7 +205,8 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 
 	if (!host_text(from, as.host, sizeof(as.host)))
 		as.host[0] = '\0';
-	r = sandbox_limit(CHILD_MEMORY, config->limits.association_seconds, CHILD_FILES, &e);
+	r = sandbox_limit(CHILD_MEMORY, config->limits.association_seconds, CHILD_FILES,
+			  config->limits.object_bytes + META_BYTES_MAX, &e);
 	if (r == 0)
 		r = sandbox_enter(SANDBOX_ASSOCIATION, &e);
 	if (r < 0)
@@ -215,6 +219,21 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 }
 
 /* ---- the listener ------------------------------------------------------------------------------ */
+
+/* A host without IPv6 still has IPv4. */
+static int bind_ipv4(const struct listen_address *a, struct err *e)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(a->port) };
+	CLEANUP(close) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int on = 1;
+
+	if (a->host[0] != '\0' && inet_pton(AF_INET, a->host, &sa.sin_addr) != 1)
+		return err_set(e, -EINVAL, "listen: this machine has no IPv6 for \"%s\"", a->host);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+		return err_set(e, -errno, "listen %s:%u: %s", a->host, a->port, strerror(errno));
+	return TAKE_FD(fd);
+}
 
 static int bind_address(const struct listen_address *a, struct err *e)
 {
@@ -231,6 +250,8 @@ static int bind_address(const struct listen_address *a, struct err *e)
 	} else if (inet_pton(AF_INET6, a->host, &sa.sin6_addr) != 1)
 		return err_set(e, -EINVAL, "listen: \"%s\" is no numeric address", a->host);
 	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 && errno == EAFNOSUPPORT)
+		return bind_ipv4(a, e);
 	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 	    bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
@@ -256,8 +277,8 @@ static void listener_open(struct listener *l, unsigned inherited)
 	for (i = 0; i < l->config->n_listen; i++) {
 		int fd = bind_address(&l->config->listen[i], &e);
 
-		if (fd < 0) /* a port still in use may come free: the keeper tries again */
-			fatal(fd == -EADDRINUSE ? FATAL_TEMPORARY : FATAL_CONFIG, "%s", e.text);
+		if (fd < 0) /* a port may come free, an address may come up: the keeper tries again */
+			fatal(fd == -EADDRINUSE || fd == -EADDRNOTAVAIL ? FATAL_TEMPORARY : FATAL_CONFIG, "%s", e.text);
 		l->sock[l->n_sock++] = fd;
 	}
 }
@@ -292,11 +313,27 @@ static bool ask_for_channel(struct listener *l, const struct in6_addr *from, str
 	return true;
 }
 
+/* Sockets of the service manager may be IPv4 only; inside, every address has the IPv6 form. */
+static int accept_from(int listening, struct in6_addr *ret)
+{
+	struct sockaddr_storage sa = { 0 };
+	socklen_t n = sizeof(sa);
+	int sock = accept4(listening, (struct sockaddr *)&sa, &n, SOCK_CLOEXEC);
+
+	*ret = in6addr_any;
+	if (sa.ss_family == AF_INET6)
+		*ret = ((const struct sockaddr_in6 *)&sa)->sin6_addr;
+	else if (sa.ss_family == AF_INET) {
+		ret->s6_addr[10] = ret->s6_addr[11] = 0xff;
+		memcpy(&ret->s6_addr[12], &((const struct sockaddr_in *)&sa)->sin_addr, 4);
+	}
+	return sock;
+}
+
 static void accept_one(struct listener *l, int listening, const sigset_t *mask)
 {
-	struct sockaddr_in6 sa = { 0 };
-	socklen_t sa_len = sizeof(sa);
-	CLEANUP(close) int sock = accept4(listening, (struct sockaddr *)&sa, &sa_len, SOCK_CLOEXEC);
+	struct in6_addr from;
+	CLEANUP(close) int sock = accept_from(listening, &from);
 	CLEANUP(close) int channel = -1;
 	struct scp_reject refuse = { 0 };
 	struct child *slot;
@@ -310,13 +347,13 @@ static void accept_one(struct listener *l, int listening, const sigset_t *mask)
 			(void)usleep(ACCEPT_PAUSE_MS * 1000); /* the backlog keeps them; do not spin */
 		return;
 	}
-	slot = child_slot(l, &sa.sin6_addr, &same_host);
+	slot = child_slot(l, &from, &same_host);
 	if (slot == NULL) {
 		log_warning("too many connections: one closed unread");
 		return;
 	}
 	(void)setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (!ask_for_channel(l, &sa.sin6_addr, &refuse, &channel))
+	if (!ask_for_channel(l, &from, &refuse, &channel))
 		return;
 	/* PS3.8 table 9-21: rejected-transient, service-provider (presentation), local-limit-exceeded */
 	if (same_host >= l->config->limits.associations_per_host)
@@ -333,14 +370,15 @@ static void accept_one(struct listener *l, int listening, const sigset_t *mask)
 			(void)dup3(channel, IPC_FD, O_CLOEXEC); /* the listener's channel closes here */
 		else
 			(void)close(IPC_FD);
-		serve(l->config, TAKE_FD(sock), &sa.sin6_addr, &refuse);
+		serve(l->config, TAKE_FD(sock), &from, &refuse);
 	}
 	if (pid < 0) {
 		log_error("fork: %s; connection closed", strerror(errno));
 		return;
 	}
 	slot->pid = pid;
-	slot->host = sa.sin6_addr;
+	slot->host = from;
+	slot->started = clock_boot_ms();
 }
 
 static void reap(struct listener *l)
@@ -359,6 +397,22 @@ static void reap(struct listener *l)
 				  WTERMSIG(status));
 		else if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
 			log_error("association process ended with code %d", WEXITSTATUS(status));
+	}
+}
+
+/* A child keeps its own deadlines; one that does not is ended from outside. */
+static void end_overdue(struct listener *l)
+{
+	int64_t limit = ((int64_t)l->config->limits.association_seconds + OVERDUE_SECONDS) * 1000;
+	int64_t now = clock_boot_ms();
+	size_t i;
+
+	for (i = 0; i < l->max_children; i++) {
+		if (l->child[i].pid != 0 && now - l->child[i].started > limit) {
+			log_error("an association does not end at its limit: its process is killed");
+			(void)kill(l->child[i].pid, SIGKILL);
+			l->child[i].started = now; /* once is enough */
+		}
 	}
 }
 
@@ -388,7 +442,7 @@ static void run(struct listener *l)
 	p[i] = (struct pollfd){ .fd = signals, .events = POLLIN };
 	p[i + 1] = (struct pollfd){ .fd = IPC_FD, .events = 0 }; /* only its end is of interest here */
 	for (;;) {
-		if (poll(p, l->n_sock + 2, -1) < 0 && errno != EINTR)
+		if (poll(p, l->n_sock + 2, OVERDUE_SECONDS * 1000) < 0 && errno != EINTR)
 			fatal(FATAL_OS, "poll: %s", strerror(errno));
 		if (p[l->n_sock + 1].revents != 0)
 			_exit(0); /* the keeper stops or died; children see their own channels end */
@@ -397,6 +451,7 @@ static void run(struct listener *l)
 				_exit(0);
 		}
 		reap(l);
+		end_overdue(l);
 		for (i = 0; i < l->n_sock; i++) {
 			if (p[i].revents != 0)
 				accept_one(l, l->sock[i], &mask);

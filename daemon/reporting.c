@@ -10,6 +10,7 @@
  * that the peer accepts.
  */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 #define RETRY_CAP_MS 300000
 #define GRACE_MS 5000
 #define STUDY_INSTANCES_MAX 1024
+#define CLAIMS_MAX 10 /* a study that survives so many deaths of the node is taken for their cause */
 
 /* ---- which instances a report covers ---------------------------------------------------------------- */
 
@@ -41,27 +43,35 @@ static bool to_be_reported(const struct instance *in)
 	return settled(in) && in->outcome != OUTCOME_SILENT && in->outcome != OUTCOME_NONE;
 }
 
+/* The settled revision of this SOP Instance UID next below `below`, or NULL. */
+static const struct instance *revision_below(const struct instance *all, size_t n, const char *sop_uid,
+					     unsigned below)
+{
+	const struct instance *best = NULL;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (to_be_reported(&all[i]) && strcmp(all[i].sop_uid, sop_uid) == 0 && all[i].revision < below &&
+		    (best == NULL || all[i].revision > best->revision))
+			best = &all[i];
+	}
+	return best;
+}
+
 /* Of several revisions of one SOP Instance UID the latest counts; but when it decoded to the same
- * content as the one before, the earlier stays, so that a mere re-encoding changes no report. */
-static bool superseded(const struct instance *all, size_t n, size_t i)
+ * content as the one just before, that one stands for it, so that a mere re-encoding changes no report. */
+static const struct instance *revision_that_counts(const struct instance *all, size_t n, const char *sop_uid)
 {
 	static const uint8_t nothing[DIGEST_SIZE];
-	const struct instance *in = &all[i];
-	size_t j;
+	const struct instance *pick = revision_below(all, n, sop_uid, UINT_MAX), *before;
 
-	for (j = 0; j < n; j++) {
-		const struct instance *other = &all[j];
-		bool same_content;
-
-		if (j == i || !settled(other) || other->state != in->state ||
-		    strcmp(other->sop_uid, in->sop_uid) != 0)
-			continue;
-		same_content = memcmp(other->content, in->content, DIGEST_SIZE) == 0 &&
-			       memcmp(in->content, nothing, DIGEST_SIZE) != 0;
-		if (same_content ? other->revision < in->revision : other->revision > in->revision)
-			return true;
+	while (pick != NULL && memcmp(pick->content, nothing, DIGEST_SIZE) != 0) {
+		before = revision_below(all, n, sop_uid, pick->revision);
+		if (before == NULL || memcmp(before->content, pick->content, DIGEST_SIZE) != 0)
+			break;
+		pick = before;
 	}
-	return false;
+	return pick;
 }
 
 static void choose_instances(struct composition *c, const struct instance *all, size_t n)
@@ -70,7 +80,7 @@ static void choose_instances(struct composition *c, const struct instance *all, 
 
 	c->instance = xcalloc(n, sizeof(*c->instance));
 	for (i = 0; i < n; i++) {
-		if (to_be_reported(&all[i]) && !superseded(all, n, i))
+		if (to_be_reported(&all[i]) && revision_that_counts(all, n, all[i].sop_uid) == &all[i])
 			c->instance[c->n_instances++] = all[i];
 	}
 }
@@ -93,6 +103,15 @@ static bool two_patients(const struct instance *all, size_t n)
 	return false;
 }
 
+/* By the same findings list, weights, recipe and precision as a score of today. */
+static bool scored_as_now(const struct keeper *k, const struct instance *in)
+{
+	return memcmp(in->findings, k->findings->digest, DIGEST_SIZE) == 0 &&
+	       memcmp(in->weights, k->model.weights, DIGEST_SIZE) == 0 &&
+	       strcmp(in->recipe, recipe_name(k->config->recipe)) == 0 &&
+	       strcmp(in->precision, precision_name(k->config->precision)) == 0;
+}
+
 /* All scored images of one report speak of one findings list: the latest one.  True when images had to go back. */
 static bool rescore_older(struct keeper *k, struct composition *c)
 {
@@ -103,8 +122,7 @@ static bool rescore_older(struct keeper *k, struct composition *c)
 	for (i = 0; i < c->n_instances; i++) {
 		const struct instance *in = &c->instance[i];
 
-		if (in->outcome != OUTCOME_SCORED || (memcmp(in->findings, c->findings, DIGEST_SIZE) == 0 &&
-						      memcmp(in->weights, k->model.weights, DIGEST_SIZE) == 0))
+		if (in->outcome != OUTCOME_SCORED || scored_as_now(k, in))
 			continue;
 		keeper_must(k, store_requeue_instance(k->store, in->id, k->now), "score an object again");
 		any = true;
@@ -265,26 +283,40 @@ static void drop_files(struct keeper *k, struct composition *c)
 	}
 }
 
-static void retry(struct keeper *k, struct composition *c, const char *why)
+/* Ends a claim by the result of the store's call.  An object that arrived meanwhile has re-opened the study and voided our
+ * claim (-ESTALE): then what we made is dropped, and the study comes again when it has settled. */
+static bool still_ours(struct keeper *k, int r, const char *what)
+{
+	if (r == -ESTALE)
+		return false;
+	keeper_must(k, r, what);
+	return true;
+}
+
+static void retry(struct keeper *k, struct composition *c, const char *why, bool uncount)
 {
 	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, c->study.attempt - 1);
 
 	drop_files(k, c);
-	if (c->study.attempt >= k->config->limits.attempts) {
-		log_error("study=%lld parked: its report could not be made in %u attempts: %s; see carzeroctl show",
-			  (long long)c->study.id, c->study.attempt, why);
-		keeper_must(k, store_close_study(k->store, &c->study, STUDY_PARKED, why), "park a study");
-	} else {
+	if (!uncount && c->study.attempt >= k->config->limits.attempts) {
+		if (still_ours(k, store_close_study(k->store, &c->study, STUDY_PARKED, why), "park a study"))
+			log_error("study=%lld parked: its report could not be made in %u attempts: %s; see carzeroctl show",
+				  (long long)c->study.id, c->study.attempt, why);
+	} else if (still_ours(k, store_retry_study(k->store, &c->study, due, why, uncount), "retry a study"))
 		log_warning("study=%lld report attempt %u failed: %s; tried again", (long long)c->study.id,
 			    c->study.attempt, why);
-		keeper_must(k, store_retry_study(k->store, &c->study, due, why, false), "retry a study");
-	}
 	composition_end(c);
+}
+
+/* What a full disk or table of descriptors causes is not the study's fault. */
+static bool passing(int r)
+{
+	return r == -ENOSPC || r == -EMFILE || r == -ENFILE || r == -ENOMEM;
 }
 
 static void close_study(struct keeper *k, struct composition *c, enum study_state state, const char *why)
 {
-	keeper_must(k, store_close_study(k->store, &c->study, state, why), "close a study");
+	(void)still_ours(k, store_close_study(k->store, &c->study, state, why), "close a study");
 	composition_end(c);
 }
 
@@ -295,6 +327,7 @@ static int fill_image(struct keeper *k, const struct instance *in, struct ipc_re
 	int r;
 
 	ret->instance = (uint64_t)in->id;
+	memcpy(ret->digest, in->digest, DIGEST_SIZE);
 	ret->analysed = in->outcome == OUTCOME_SCORED;
 	(void)str_copy(ret->why, sizeof(ret->why), in->why);
 	if (!ret->analysed)
@@ -315,7 +348,7 @@ static int fill_image(struct keeper *k, const struct instance *in, struct ipc_re
 	return 0;
 }
 
-static int write_job(struct keeper *k, struct composition *c, const struct report *report, int fd)
+static int write_job(struct keeper *k, struct composition *c, struct report *report, int fd)
 {
 	CLEANUP(free) struct ipc_report_image *image = xcalloc(1, sizeof(*image));
 	struct ipc_report job = { .n_images = (uint32_t)c->n_instances };
@@ -332,6 +365,7 @@ static int write_job(struct keeper *k, struct composition *c, const struct repor
 	if (n_old > ARRAY_SIZE(old))
 		n_old = ARRAY_SIZE(old);
 	find_predecessor(old, n_old, report->sop_class, job.predecessor_sop_uid, job.predecessor_series_uid);
+	(void)str_copy(report->predecessor, UID_MAX, job.predecessor_sop_uid);
 	clock_dicom_local(c->at, job.date, job.time, job.timezone);
 	device_uid(k, c->findings, job.device_uid);
 	(void)str_copy(job.serial, sizeof(job.serial), k->site_text);
@@ -410,7 +444,7 @@ static void compose_next(struct keeper *k, struct composition *c)
 	int n = gather(k, c, &c->report[c->ready], fds);
 
 	if (n < 0) {
-		retry(k, c, strerror(-n));
+		retry(k, c, strerror(-n), passing(n));
 		return;
 	}
 	c->ticket = ++k->ticket;
@@ -442,11 +476,11 @@ static void plan_classes(struct keeper *k, struct composition *c, const bool wan
 	}
 }
 
-/* Whether these inputs were reported before (a duplicate study, a settled re-encoding). */
-static bool reported_before(struct keeper *k, const struct composition *c)
+/* Whether these inputs were reported before (a duplicate study, a settled re-encoding), and as which revision. */
+static bool reported_before(struct keeper *k, const struct composition *c, unsigned *ret_revision)
 {
 	struct report old[STORE_CLASSES_MAX * 64];
-	size_t n = 0, i;
+	size_t n = 0, i, j;
 	int r = store_study_reports(k->store, c->study.id, old, ARRAY_SIZE(old), &n);
 
 	if (r != -E2BIG)
@@ -454,25 +488,44 @@ static bool reported_before(struct keeper *k, const struct composition *c)
 	if (n > ARRAY_SIZE(old))
 		n = ARRAY_SIZE(old);
 	for (i = 0; i < n; i++) {
-		if (strcmp(old[i].sop_uid, c->report[0].sop_uid) == 0)
+		for (j = 0; j < c->n_reports; j++) {
+			if (strcmp(old[i].sop_uid, c->report[j].sop_uid) != 0)
+				continue;
+			*ret_revision = old[i].revision;
 			return true;
+		}
 	}
 	return false;
+}
+
+/* Nothing new to say; but a destination that the routes name by now gets what was said. */
+static void report_known(struct keeper *k, struct composition *c, unsigned revision)
+{
+	size_t i;
+
+	if (!still_ours(k, store_finish_study(k->store, &c->study, c->study.revision, ""), "finish a study")) {
+		composition_end(c);
+		return;
+	}
+	for (i = 0; i < c->n_destinations; i++)
+		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),
+			    "queue a delivery");
+	log_debug("study=%lld: nothing new to report", (long long)c->study.id);
+	composition_end(c);
 }
 
 static void begin_report(struct keeper *k, struct composition *c)
 {
 	bool wanted[SR_CLASS_COUNT] = { false };
 	uint8_t key[DIGEST_SIZE];
+	unsigned known;
 
 	qsort(c->instance, c->n_instances, sizeof(*c->instance), by_sop_uid);
 	report_key(k, c, key);
 	find_destinations(k, c, wanted);
 	plan_classes(k, c, wanted, key);
-	if (reported_before(k, c)) {
-		log_debug("study=%lld: nothing new to report", (long long)c->study.id);
-		keeper_must(k, store_finish_study(k->store, &c->study, c->study.revision, ""), "finish a study");
-		composition_end(c);
+	if (reported_before(k, c, &known)) {
+		report_known(k, c, known);
 		return;
 	}
 	c->at = k->now;
@@ -492,13 +545,18 @@ static void begin_study(struct keeper *k, struct composition *c)
 		return;
 	}
 	keeper_must(k, r, "list a study");
-	if (two_patients(all, n)) {
+	if (c->study.attempt > CLAIMS_MAX) {
+		log_error("study=%lld parked: the node died repeatedly while it was being reported", (long long)c->study.id);
+		close_study(k, c, STUDY_PARKED, "the node died repeatedly while this study was being reported");
+		return;
+	}
+	choose_instances(c, all, n);
+	if (two_patients(c->instance, c->n_instances)) {
 		log_error("study=%lld parked: its images carry different Patient IDs; not reported, see carzeroctl show",
 			  (long long)c->study.id);
 		close_study(k, c, STUDY_PARKED, "images of this study carry different Patient IDs");
 		return;
 	}
-	choose_instances(c, all, n);
 	if (c->n_instances == 0) {
 		close_study(k, c, STUDY_SILENT, "nothing in this study is to be reported");
 		return;
@@ -510,9 +568,7 @@ static void begin_study(struct keeper *k, struct composition *c)
 		return;
 	}
 	if (rescore_older(k, c)) {
-		keeper_must(k, store_retry_study(k->store, &c->study, k->now, "scored again with the present findings list", true),
-			    "retry a study");
-		composition_end(c);
+		composition_end(c); /* the requeue has re-opened the study: our claim is gone already */
 		return;
 	}
 	begin_report(k, c);
@@ -570,11 +626,24 @@ static void finish(struct keeper *k, struct composition *c)
 {
 	unsigned revision = c->study.revision + 1;
 	size_t i;
+	int r0;
 
+	for (i = 0; i < c->n_reports; i++) {
+		r0 = digest_report(k, &c->report[i]);
+		if (r0 < 0) {
+			retry(k, c, "a composed file cannot be read back as it was written", passing(r0));
+			return;
+		}
+	}
+	/* the claim first: when it is lost, nothing of this may become visible */
+	if (!still_ours(k, store_finish_study(k->store, &c->study, revision, c->why), "finish a study")) {
+		drop_files(k, c);
+		composition_end(c);
+		return;
+	}
 	for (i = 0; i < c->n_reports; i++) {
 		struct report *r = &c->report[i];
 
-		keeper_must(k, digest_report(k, r), "read a report back");
 		keeper_must(k, spool_move(k->spool, r->file, SPOOL_INCOMING, SPOOL_REPORTS), "name a report");
 		r->created = k->now;
 		keeper_must(k, store_add_report(k->store, r), "record a report");
@@ -582,7 +651,6 @@ static void finish(struct keeper *k, struct composition *c)
 	for (i = 0; i < c->n_destinations; i++)
 		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),
 			    "queue a delivery");
-	keeper_must(k, store_finish_study(k->store, &c->study, revision, c->why), "finish a study");
 	log_info("study=%lld reported revision=%u images=%zu destinations=%zu", (long long)c->study.id, revision,
 		 c->n_instances, c->n_destinations);
 	k->reported++;
@@ -596,7 +664,7 @@ void reporting_composed(struct keeper *k, const struct ipc_composed *d)
 	if (c == NULL)
 		return;
 	if (d->result < 0) {
-		retry(k, c, d->why[0] != '\0' ? d->why : strerror(-d->result));
+		retry(k, c, d->why[0] != '\0' ? d->why : strerror(-d->result), passing(d->result));
 		return;
 	}
 	c->report[c->ready++].size = d->size;
@@ -619,7 +687,7 @@ bool reporting_died(struct keeper *k, const struct ipc_died *d)
 		(void)snprintf(why, sizeof(why), "the composer died of signal %d (%s)", d->signal, strsignal(d->signal));
 	else
 		(void)snprintf(why, sizeof(why), "the composer ended with code %d", d->exit_code);
-	retry(k, c, why);
+	retry(k, c, why, false);
 	return true;
 }
 
@@ -629,7 +697,7 @@ void reporting_image_lost(struct keeper *k)
 
 	for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
 		if (k->composition[i].used)
-			retry(k, &k->composition[i], "the image process died");
+			retry(k, &k->composition[i], "the image process died", true);
 	}
 }
 
@@ -658,8 +726,8 @@ void reporting_stop(struct keeper *k)
 		if (!c->used)
 			continue;
 		drop_files(k, c);
-		keeper_must(k, store_retry_study(k->store, &c->study, k->now, "the node stopped", true),
-			    "give a study back");
+		(void)still_ours(k, store_retry_study(k->store, &c->study, k->now, "the node stopped", true),
+				 "give a study back");
 		composition_end(c);
 	}
 }

@@ -163,7 +163,7 @@ static int limit(int resource, uint64_t value, const char *name, struct err *e)
 	return 0;
 }
 
-int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, struct err *e)
+int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, uint64_t file_size, struct err *e)
 {
 	int r = limit(RLIMIT_CORE, 0, "core", e); /* a core file would hold pixels and names */
 
@@ -176,5 +176,9 @@ int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, 
 		r = limit(RLIMIT_CPU, cpu_seconds, "CPU time", e);
 	if (r == 0 && files != 0)
 		r = limit(RLIMIT_NOFILE, files, "descriptors", e);
+	if (r == 0 && file_size != 0) {
+		(void)signal(SIGXFSZ, SIG_IGN); /* an error to answer, not a death */
+		r = limit(RLIMIT_FSIZE, file_size, "file size", e);
+	}
 	return r;
 }

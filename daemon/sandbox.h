@@ -28,7 +28,8 @@ int sandbox_enter(enum sandbox_role role, struct err *e);
 bool sandbox_built(void);
 
 /* Resource limits of a worker that meets foreign bytes: address space, CPU time, no core file,
- * at most `files` descriptors.  0 leaves a limit alone. */
-int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, struct err *e);
+ * at most `files` descriptors, files of at most `file_size` bytes (a write beyond fails with EFBIG).
+ * 0 leaves a limit alone. */
+int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, uint64_t file_size, struct err *e);
 
 #endif

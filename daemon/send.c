@@ -217,7 +217,7 @@ int main(int argc, char **argv)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)prctl(PR_SET_DUMPABLE, 0);
-	if (sandbox_limit(SEND_MEMORY, 0, SEND_FILES, &e) < 0)
+	if (sandbox_limit(SEND_MEMORY, 0, SEND_FILES, 0, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
 	(void)str_copy(s.peer.ae_title, AE_TITLE_MAX, peer->ae_title);
 	(void)str_copy(s.peer.our_ae_title, AE_TITLE_MAX, config->ae_title);

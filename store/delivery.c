@@ -391,6 +391,15 @@ int store_flush_deliveries(struct store *s, const char *destination, int64_t now
 	return 0;
 }
 
+int delivery_clamp(struct store *s, int64_t latest)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE delivery INDEXED BY delivery_due SET due = ?1 "
+						    "WHERE state IN (0, 3) AND due > ?1");
+
+	query_bind_int(&q, latest);
+	return query_run(&q);
+}
+
 int delivery_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =

@@ -405,6 +405,47 @@ int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at)
 	return change_end(s, requeue(s, &in, settle_at));
 }
 
+/* ---- a file that came again ------------------------------------------------------------------- */
+
+int store_instance_file(struct store *s, int64_t id, uint64_t *ret)
+{
+	CLEANUP(query) struct query q = query_on(s, "SELECT file FROM instance WHERE id = ?");
+	int64_t file;
+	int r;
+
+	query_bind_int(&q, id);
+	r = query_value(&q, &file);
+	if (r < 0)
+		return r;
+	*ret = (uint64_t)file;
+	return 0;
+}
+
+static int adopt(struct store *s, int64_t id, uint64_t file)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE instance SET file = ? WHERE id = ?");
+
+	query_bind_int(&q, (int64_t)file);
+	query_bind_int(&q, id);
+	return query_run(&q);
+}
+
+int store_adopt_file(struct store *s, int64_t id, uint64_t file)
+{
+	int r = change_begin(s);
+
+	return r < 0 ? r : change_end(s, adopt(s, id, file));
+}
+
+int instance_clamp(struct store *s, int64_t latest)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE instance INDEXED BY instance_due SET due = ?1 "
+						    "WHERE state = 0 AND due > ?1");
+
+	query_bind_int(&q, latest);
+	return query_run(&q);
+}
+
 int instance_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =

@@ -706,6 +706,20 @@ int store_recover(struct store *s, int64_t now, unsigned *ret_n)
 	return 0;
 }
 
+int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delivery)
+{
+	int r = change_begin(s);
+
+	if (r < 0)
+		return r;
+	r = study_clamp(s, study);
+	if (r >= 0)
+		r = instance_clamp(s, instance);
+	if (r >= 0)
+		r = delivery_clamp(s, delivery);
+	return change_end(s, r);
+}
+
 /* INT64_MAX when the query has no row. */
 static int earliest(struct store *s, const char *sql, int64_t *ret)
 {

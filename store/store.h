@@ -107,6 +107,10 @@ struct score {
  * (From COMPOSING this voids the claim: its end will be -ESTALE.)  A study of ASIDE instances alone is SILENT. */
 int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, bool *ret_duplicate);
 
+/* The file that a row names; and another file with the same bytes in its place (the old one is gone). */
+int store_instance_file(struct store *s, int64_t id, uint64_t *ret);
+int store_adopt_file(struct store *s, int64_t id, uint64_t file);
+
 /* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
 int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct instance *ret);
 
@@ -256,6 +260,8 @@ int store_destinations(struct store *s, struct destination *ret, size_t max, siz
 
 /* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */
 int store_recover(struct store *s, int64_t now, unsigned *ret_n);
+/* After the wall clock went back: nothing that waits is due later than these moments. */
+int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delivery);
 /* The instance that names this spool file, or -ENOENT. */
 int store_find_file(struct store *s, uint64_t file, int64_t *ret_instance);
 int store_find_report_file(struct store *s, uint64_t file, int64_t *ret_report);

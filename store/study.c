@@ -275,6 +275,15 @@ int store_retry_study(struct store *s, const struct study *claimed, int64_t due,
 	return change_end(s, update_retried(s, claimed, due, why, uncount));
 }
 
+int study_clamp(struct store *s, int64_t latest)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE study INDEXED BY study_due SET settle_at = ?1 "
+						    "WHERE state = 0 AND pending = 0 AND settle_at > ?1");
+
+	query_bind_int(&q, latest);
+	return query_run(&q);
+}
+
 int study_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =

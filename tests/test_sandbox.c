@@ -673,7 +673,7 @@ static void set_limits(void)
 	volatile size_t too_much = (size_t)AS_BYTES;
 	struct err e = { "" };
 
-	need(sandbox_limit(AS_BYTES, 77, 33, &e) == 0, e.text);
+	need(sandbox_limit(AS_BYTES, 77, 33, 0, &e) == 0, e.text);
 	need_limit(RLIMIT_CORE, 0, "core");
 	need_limit(RLIMIT_CPU, 77, "CPU");
 	need_limit(RLIMIT_NOFILE, 33, "descriptors");
@@ -685,7 +685,7 @@ static void set_limits(void)
 		need(malloc(too_much) == NULL, "no more memory");
 	}
 	/* what is stricter stays */
-	need(sandbox_limit(2 * AS_BYTES, 78, 34, &e) == 0, e.text);
+	need(sandbox_limit(2 * AS_BYTES, 78, 34, 0, &e) == 0, e.text);
 	need_limit(RLIMIT_CPU, 77, "CPU stays");
 	need_limit(RLIMIT_NOFILE, 33, "descriptors stay");
 	if (sandbox_built())
@@ -699,7 +699,7 @@ static void set_none(void)
 
 	need(getrlimit(RLIMIT_CPU, &cpu) == 0 && getrlimit(RLIMIT_AS, &as) == 0 && getrlimit(RLIMIT_NOFILE, &files) == 0,
 	     "limits as they are");
-	need(sandbox_limit(0, 0, 0, &e) == 0, e.text);
+	need(sandbox_limit(0, 0, 0, 0, &e) == 0, e.text);
 	need_limit(RLIMIT_CORE, 0, "core all the same");
 	need(getrlimit(RLIMIT_CPU, &as) == 0 && as.rlim_cur == cpu.rlim_cur, "CPU left alone");
 	need(getrlimit(RLIMIT_NOFILE, &as) == 0 && as.rlim_cur == files.rlim_cur, "descriptors left alone");
@@ -710,7 +710,7 @@ static void spend_cpu(void)
 	struct err e = { "" };
 	volatile unsigned n = 0;
 
-	need(sandbox_limit(0, 1, 0, &e) == 0, e.text);
+	need(sandbox_limit(0, 1, 0, 0, &e) == 0, e.text);
 	for (;;)
 		n++;
 }
