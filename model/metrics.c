@@ -48,6 +48,61 @@ int metrics_auc(const float *score, const uint8_t *positive, size_t n, double *r
 	return 0;
 }
 
+struct indexed {
+	float score;
+	uint32_t index;
+};
+
+static int by_falling_score(const void *pa, const void *pb)
+{
+	const struct indexed *a = pa, *b = pb;
+
+	return (a->score < b->score) - (a->score > b->score);
+}
+
+int metrics_order(const float *score, size_t n, uint32_t **ret)
+{
+	CLEANUP(free) struct indexed *s = calloc(n > 0 ? n : 1, sizeof(*s));
+	uint32_t *order = calloc(n > 0 ? n : 1, sizeof(*order));
+	size_t i;
+
+	if (s == NULL || order == NULL) {
+		free(order);
+		return -ENOMEM;
+	}
+	for (i = 0; i < n; i++)
+		s[i] = (struct indexed){ score[i], (uint32_t)i };
+	qsort(s, n, sizeof(*s), by_falling_score);
+	for (i = 0; i < n; i++)
+		order[i] = s[i].index;
+	*ret = order;
+	return 0;
+}
+
+/* From the highest score down, a group of equal scores at a time. */
+int metrics_measure(const float *score, const uint32_t *order, const uint8_t *positive, const uint32_t *weight,
+		    size_t n, struct measures *ret)
+{
+	double hits = 0, alarms = 0, above = 0, precision = 0;
+	size_t i, j;
+
+	for (i = 0; i < n; i = j) {
+		double more[2] = { 0, 0 }; /* negatives, positives of the group */
+
+		for (j = i; j < n && score[order[j]] == score[order[i]]; j++)
+			more[positive[order[j]]] += weight != NULL ? weight[order[j]] : 1;
+		above += more[0] * (hits + more[1] / 2);
+		hits += more[1];
+		alarms += more[0];
+		if (more[1] > 0)
+			precision += more[1] * hits / (hits + alarms);
+	}
+	if (hits <= 0 || alarms <= 0)
+		return -EDOM;
+	*ret = (struct measures){ above / (hits * alarms), precision / hits };
+	return 0;
+}
+
 double metrics_brier(const double *probability, const uint8_t *positive, size_t n)
 {
 	double sum = 0;

@@ -12,6 +12,19 @@
  * -EDOM when one of the two kinds is missing, -ENOMEM. */
 int metrics_auc(const float *score, const uint8_t *positive, size_t n, double *ret);
 
+struct measures {
+	double auc;   /* as above */
+	double auprc; /* average precision: the sum of precision times what recall gains at each score */
+};
+
+/* Indices by falling score, for metrics_measure().  *ret is malloc'd, [n].  -ENOMEM. */
+int metrics_order(const float *score, size_t n, uint32_t **ret);
+
+/* Both measures of cases that count weight[i] times; NULL: once each.
+ * -EDOM when one of the two kinds is missing; ret is then untouched. */
+int metrics_measure(const float *score, const uint32_t *order, const uint8_t *positive, const uint32_t *weight,
+		    size_t n, struct measures *ret);
+
 /* Mean squared distance of the probability from what was the case; n > 0. */
 double metrics_brier(const double *probability, const uint8_t *positive, size_t n);
 

@@ -94,4 +94,59 @@ says "align nothing" 1 "nothing is guessed" align --align "left pleural effusion
 says "align a negation" 1 "'no' turns" align --align "no pneumothorax"
 says "align with --explain" 64 "goes without" align --align x --explain y
 
+# ---- evaluation and calibration: made-up logits, three films a patient ---------------------------------------
+awk 'BEGIN {
+	print "effusion,pneumothorax" >"'"$work"'/logits.csv"
+	print "image,effusion,pneumothorax,patient" >"'"$work"'/labels.csv"
+	for (i = 0; i < 600; i++) {
+		a = i * 7919 % 601 / 601; b = i * 104729 % 607 / 607
+		print 4 * a - 2 "," 3 * b - 4 >"'"$work"'/logits.csv"
+		print "i" i "," (a + 0.6 * (i % 5 / 4 - 0.5) > 0.6) "," (b + (i % 7 / 6 - 0.5) > 1.1) ",p" int(i / 3) >"'"$work"'/labels.csv"
+	}
+}'
+set -- --findings "$work/two.yaml" --logits "$work/logits.csv" --labels "$work/labels.csv"
+cat >"$work/two.yaml" <<-END
+	name: Doctor's two
+	findings:
+	- {id: effusion, name: Pleural effusion, prompt: There is pleural effusion, synonyms: [pleural fluid]}
+	- {id: pneumothorax, name: "It's air", prompt: There is pneumothorax}
+END
+"$tool" eval "$@" >"$work/eval" 2>/dev/null
+is $? 0 "eval"
+"$tool" eval "$@" 2>/dev/null | cmp -s - "$work/eval"
+ok $? "eval says the same again"
+is "$(cut -f 1 "$work/eval" | tr '\n' ' ')" "finding effusion pneumothorax macro weighted head medium tail micro " "its lines"
+is "$(awk -F '\t' '$4 != "-" && !($5 <= $4 && $4 <= $6 && $8 <= $7 && $7 <= $9) && NR > 1' "$work/eval" | wc -l)" 0 \
+	"every figure lies in its interval"
+is "$("$tool" eval "$@" --bootstrap 0 2>/dev/null | awk -F '\t' 'NR == 2 { print $4 $5 }')" "$(awk -F '\t' 'NR == 2 { print $4 "-" }' "$work/eval")" \
+	"without bootstrap no interval"
+says "eval as JSON" 0 '"auprc_95"' "$tool" eval "$@" --bootstrap 10 --json
+says "an option of the other verb" 64 "--l2 is not an option" "$tool" eval "$@" --l2 5
+says "calibrate without a family" 64 "--family NAME is missing" "$tool" calibrate "$@"
+"$tool" calibrate "$@" --family untrained-tiny --origin "made up: it's noise" >"$work/calibrated.yaml" 2>/dev/null
+is $? 0 "calibrate"
+"$tool" score --model "$bundle" --findings "$work/calibrated.yaml" "$work/p.dcm" >"$work/scores" 2>"$work/err"
+is $? 0 "its output is a findings list"
+is "$(awk -F '\t' '$4 != "-"' "$work/scores" | wc -l)" 2 "whose calibrations apply"
+is "$(grep -c 'expected calibration error' "$work/calibrated.yaml")" 2 "with a table of reliability each"
+b=$(awk '/^    b:/ { print $2; exit }' "$work/calibrated.yaml")
+shifted=$("$tool" calibrate "$@" --family x --prevalence 0.01 2>/dev/null | awk '/^    b:/ { print $2; exit }')
+share=$(awk '/^    prevalence:/ { print $2; exit }' "$work/calibrated.yaml")
+is "$(awk "BEGIN { d = $b + log(0.01 / 0.99) - log($share / (1 - $share)) - $shifted; print (d < 0.002 && d > -0.002) }")" 1 \
+	"--prevalence shifts b by the log odds"
+if [ -d "${CARZEROD_SHARED:-/nonexistent}/model/real" ]; then
+	real=$CARZEROD_SHARED/model/real
+	is "$("$tool" eval --bootstrap 0 --findings "$srcdir/etc/findings.yaml" --logits "$real/logits-chestxray14.csv" \
+		--labels "$real/labels-chestxray14.txt" 2>/dev/null | awk '$1 == "macro" { print $4 }')" 0.8113 "ChestXray14: macro AUC"
+	is "$("$tool" eval --bootstrap 0 --findings "$srcdir/etc/findings/openi.yaml" --logits "$real/logits-openi.csv" \
+		--labels "$real/labels-openi.csv" 2>/dev/null | awk '$1 == "macro" { print $4 }')" 0.8376 "Open-I: macro AUC"
+	"$tool" calibrate --l2 0 --no-split --table --findings "$srcdir/etc/findings/openi.yaml" --logits "$real/logits-openi.csv" \
+		--labels "$real/labels-openi.csv" 2>/dev/null | cut -f 6,7 | tail -n +2 >"$work/fits"
+	grep '^openi' "$real/platt.tsv" | cut -f 6,7 | paste - "$work/fits" >"$work/both"
+	is "$(awk '{ a = $1 - $3; b = $2 - $4; if (a * a > 2.5e-7 || b * b > 2.5e-7) print }' "$work/both" | wc -l)" 0 "Open-I: a and b as published"
+	is "$(wc -l <"$work/both")" 18 "all 18"
+else
+	skip "the published weights' logits" "CARZEROD_SHARED does not name a folder with model/real"
+fi
+
 finish

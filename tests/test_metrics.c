@@ -40,12 +40,47 @@ static void check_auc(void)
 		is_int(metrics_auc(cases[i].score, cases[i].positive, cases[i].n, &auc), 0, "AUC: %s", cases[i].what);
 		ok(fabs(auc - cases[i].auc) < 1e-12, "  is %g", auc);
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		CLEANUP(free) uint32_t *order = NULL;
+		struct measures m = { 7, 7 };
+
+		ok(metrics_order(cases[i].score, cases[i].n, &order) == 0 &&
+			   metrics_measure(cases[i].score, order, cases[i].positive, NULL, cases[i].n, &m) == 0 &&
+			   fabs(m.auc - cases[i].auc) < 1e-12,
+		   "  the other way too: %s", cases[i].what);
+	}
 	auc = 7;
 	is_int(metrics_auc(cases[0].score, cases[0].positive, 2, &auc), -EDOM, "no positive: no AUC");
 	is_int(metrics_auc(NULL, NULL, 0, &auc), -EDOM, "no case: no AUC");
 	ok(auc == 7, "the result is untouched");
 	ok(fabs(metrics_brier((const double[]){ 0.5, 1, 0.25 }, (const uint8_t[]){ 1, 1, 0 }, 3) - (0.25 + 0 + 0.0625) / 3) < 1e-15,
 	   "Brier score");
+}
+
+/* Average precision by hand, as scikit-learn's; a weight is that many copies. */
+static void check_measures(void)
+{
+	static const float score[] = { 0.1f, 0.4f, 0.35f, 0.8f }, ties[] = { 1, 1, 2, 2, 2 },
+			   copies[] = { 3, 1, 1, 2, 2, 2, 0 }, once[] = { 3, 1, 2, 0 };
+	static const uint8_t positive[] = { 0, 0, 1, 1 }, tied[] = { 1, 0, 1, 0, 0 }, copied[] = { 1, 0, 0, 1, 1, 1, 0 },
+			     single[] = { 1, 0, 1, 0 };
+	static const uint32_t weight[] = { 1, 2, 3, 1 }, none[] = { 0, 2, 0, 1 };
+	struct measures a = { 7, 7 }, b = { 8, 8 };
+	uint32_t *order = NULL;
+
+	ok(metrics_order(score, 4, &order) == 0 && metrics_measure(score, order, positive, NULL, 4, &a) == 0, "measures");
+	ok(fabs(a.auc - 0.75) < 1e-12 && fabs(a.auprc - (1.0 / 2 + 2.0 / 3 / 2)) < 1e-12, "  0.75 and 0.8333: %g %g", a.auc, a.auprc);
+	free(order);
+	ok(metrics_order(ties, 5, &order) == 0 && metrics_measure(ties, order, tied, NULL, 5, &a) == 0 &&
+		   fabs(a.auprc - (1.0 / 3 / 2 + 2.0 / 5 / 2)) < 1e-12,
+	   "  ties come together: %g", a.auprc);
+	free(order);
+	ok(metrics_order(copies, 7, &order) == 0 && metrics_measure(copies, order, copied, NULL, 7, &a) == 0, "copies");
+	free(order);
+	ok(metrics_order(once, 4, &order) == 0 && metrics_measure(once, order, single, weight, 4, &b) == 0, "weights");
+	ok(fabs(a.auc - b.auc) < 1e-12 && fabs(a.auprc - b.auprc) < 1e-12, "  are the same: %g %g", a.auc, a.auprc);
+	is_int(metrics_measure(once, order, single, none, 4, &a), -EDOM, "positives of no weight are missing");
+	free(order);
 }
 
 static void check_platt(void)
@@ -121,6 +156,7 @@ static void check_published(void)
 int main(void)
 {
 	check_auc();
+	check_measures();
 	check_platt();
 	check_published();
 	return done();
