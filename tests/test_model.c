@@ -201,6 +201,30 @@ struct reference {
 	json_t *index; /* golden.json */
 };
 
+static float *wanted_vector(struct weights *vectors, const char *name, size_t n)
+{
+	const char *have;
+	const size_t *shape;
+	const float *p;
+	size_t rank, i, j;
+
+	for (i = 0; (have = weights_at(vectors, i, &shape, &rank)) != NULL; i++) {
+		size_t got = 1;
+		float *copy;
+
+		if (strcmp(have, name) != 0)
+			continue;
+		for (j = 0; j < rank; j++)
+			got *= shape[j];
+		if (got != n || weights_get(vectors, name, shape, rank, &p, NULL) < 0)
+			return NULL;
+		copy = xcalloc(n, sizeof(float));
+		memcpy(copy, p, n * sizeof(float));
+		return copy;
+	}
+	return NULL;
+}
+
 /* The array `name` of n floats; NULL when the reference has none. */
 static float *wanted(const struct reference *ref, const char *name, size_t n)
 {
@@ -208,29 +232,8 @@ static float *wanted(const struct reference *ref, const char *name, size_t n)
 	void *bytes = NULL;
 	size_t got = 1, i;
 
-	if (ref->vectors != NULL) {
-		static const size_t words[] = { 4, 97, 64 }, maps[] = { 4, 196 }, scores[] = { 2, 4 },
-				    global[] = { 64 }, local[] = { 196, 64 }, globals[] = { 4, 64 };
-		static const struct {
-			const char *suffix;
-			const size_t *shape;
-			size_t rank;
-		} shapes[] = {
-			{ "text_global", globals, 2 }, { "text_words", words, 3 }, { "_global", global, 1 },
-			{ "_local", local, 2 },	       { "_map", maps, 2 },	   { "i2t", scores, 2 },
-			{ "t2i", scores, 2 },	       { "logit", scores, 2 },
-		};
-		const float *p;
-
-		for (i = 0; i < ARRAY_SIZE(shapes); i++)
-			if (strstr(name, shapes[i].suffix) != NULL &&
-			    weights_get(ref->vectors, name, shapes[i].shape, shapes[i].rank, &p, NULL) == 0) {
-				bytes = xcalloc(n, sizeof(float));
-				memcpy(bytes, p, n * sizeof(float));
-				return bytes;
-			}
-		return NULL;
-	}
+	if (ref->vectors != NULL)
+		return wanted_vector(ref->vectors, name, n);
 	entry = json_object_get(json_object_get(ref->index, "arrays"), name);
 	if (entry == NULL)
 		return NULL;
