@@ -93,6 +93,20 @@ int bundle_open(const char *dir, struct bundle **ret, struct err *e)
 	return 0;
 }
 
+int bundle_pack(struct bundle *b, enum kernels_precision precision, struct err *e)
+{
+	int r;
+
+	if (!kernels_can(precision))
+		return err_set(e, -ENOTSUP, "precision bf16 needs a CPU with AVX512_BF16 or AMX and a build with oneDNN; "
+			       "this is %s", kernels_core());
+	b->pool = kernels_pool_new();
+	r = vit_pack(&b->vit, precision, b->pool);
+	if (r == 0)
+		r = fusion_pack(&b->fusion, b->pool);
+	return r < 0 ? err_set(e, r, "the weights cannot be packed: %s", strerror(-r)) : 0;
+}
+
 void bundle_close(struct bundle *b)
 {
 	if (b == NULL)
@@ -100,6 +114,7 @@ void bundle_close(struct bundle *b)
 	fusion_release(&b->fusion);
 	bert_release(&b->bert);
 	vit_release(&b->vit);
+	kernels_pool_free(b->pool);
 	tokenizer_close(b->tokenizer);
 	weights_close(b->weights);
 	free(b);

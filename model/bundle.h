@@ -23,9 +23,12 @@ struct bundle {
 	struct vit vit;
 	struct bert bert;
 	struct fusion fusion;
+	struct kernels_pool *pool; /* own: packed weights, NULL before bundle_pack() */
 };
 
 int bundle_open(const char *dir, struct bundle **ret, struct err *e);
+/* Packs what a picture needs in this precision; -ENOTSUP, -ENOMEM.  At most once. */
+int bundle_pack(struct bundle *b, enum kernels_precision precision, struct err *e);
 void bundle_close(struct bundle *b); /* NULL allowed */
 
 #endif

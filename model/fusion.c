@@ -29,24 +29,35 @@ static int bind_layer(struct fusion_layer *l, size_t i, const struct dims *dims,
 		      struct err *e)
 {
 	size_t d = dims->dim, f = dims->fusion_mlp;
+	const float *out_w, *out_b;   /* [D, D], [D] */
+	const float *up_w, *up_b;     /* [F, D], [F] */
+	const float *down_w, *down_b; /* [D, F], [D] */
 	const struct weights_want want[] = {
 		{ "multihead_attn.in_proj_weight", &l->in_w, { 3 * d, d } },
 		{ "multihead_attn.in_proj_bias", &l->in_b, { 3 * d } },
-		{ "multihead_attn.out_proj.weight", &l->out_w, { d, d } },
-		{ "multihead_attn.out_proj.bias", &l->out_b, { d } },
+		{ "multihead_attn.out_proj.weight", &out_w, { d, d } },
+		{ "multihead_attn.out_proj.bias", &out_b, { d } },
 		{ "norm2.weight", &l->norm2_w, { d } },
 		{ "norm2.bias", &l->norm2_b, { d } },
 		{ "norm3.weight", &l->norm3_w, { d } },
 		{ "norm3.bias", &l->norm3_b, { d } },
-		{ "linear1.weight", &l->up_w, { f, d } },
-		{ "linear1.bias", &l->up_b, { f } },
-		{ "linear2.weight", &l->down_w, { d, f } },
-		{ "linear2.bias", &l->down_b, { d } },
+		{ "linear1.weight", &up_w, { f, d } },
+		{ "linear1.bias", &up_b, { f } },
+		{ "linear2.weight", &down_w, { d, f } },
+		{ "linear2.bias", &down_b, { d } },
 	};
 	char prefix[WEIGHTS_NAME_MAX];
+	int r;
 
 	(void)snprintf(prefix, sizeof(prefix), "fusion_module.decoder.layers.%zu.", i);
-	return weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
+	r = weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
+	if (r < 0)
+		return r;
+	l->q = layer_of(l->in_w, l->in_b, d, d);
+	l->out = layer_of(out_w, out_b, d, d);
+	l->up = layer_of(up_w, up_b, d, f);
+	l->down = layer_of(down_w, down_b, f, d);
+	return 0;
 }
 
 /* decoder_norm is one module that a checkpoint holds under two names.  Should they differ, somebody has
@@ -81,15 +92,17 @@ static int bind_head(struct fusion *fusion, struct weights *w, struct err *e)
 
 	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++) {
 		size_t out = j < DIMS_HEAD_LAYERS ? dims->head[j] : 1;
+		const float *head_w, *head_b; /* [out, in], [out] */
 		const struct weights_want want[] = {
-			{ "weight", &fusion->head_w[j], { out, in } },
-			{ "bias", &fusion->head_b[j], { out } },
+			{ "weight", &head_w, { out, in } },
+			{ "bias", &head_b, { out } },
 		};
 
 		(void)snprintf(prefix, sizeof(prefix), "fusion_module.mlp_head.%u.", head_index[j]);
 		r = weights_bind(w, prefix, want, ARRAY_SIZE(want), e);
 		if (r < 0)
 			return r;
+		fusion->head[j] = layer_of(head_w, head_b, in, out);
 		in = out;
 	}
 	return 0;
@@ -112,8 +125,33 @@ int fusion_bind(struct fusion *fusion, const struct dims *dims, struct weights *
 	return bind_head(fusion, w, e);
 }
 
+int fusion_pack(struct fusion *fusion, struct kernels_pool *pool)
+{
+	size_t n = 2 * FUSION_CHUNK;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < fusion->dims->fusion_depth; i++) {
+		struct fusion_layer *l = &fusion->layers[i];
+		struct layer *const layers[] = { &l->q, &l->out, &l->up, &l->down };
+
+		for (size_t j = 0; r == 0 && j < ARRAY_SIZE(layers); j++)
+			r = layer_pack(layers[j], n, KERNELS_F32, pool);
+	}
+	for (size_t j = 0; r == 0 && j < FUSION_HEAD_LINEARS; j++)
+		r = layer_pack(&fusion->head[j], n, KERNELS_F32, pool);
+	return r;
+}
+
 void fusion_release(struct fusion *fusion)
 {
+	for (size_t i = 0; fusion->layers != NULL && i < fusion->dims->fusion_depth; i++) {
+		layer_release(&fusion->layers[i].q);
+		layer_release(&fusion->layers[i].out);
+		layer_release(&fusion->layers[i].up);
+		layer_release(&fusion->layers[i].down);
+	}
+	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++)
+		layer_release(&fusion->head[j]);
 	free(fusion->layers);
 	*fusion = (struct fusion){ .dims = NULL };
 }
@@ -203,8 +241,8 @@ static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
 			  float *ret_t2i /* [n] */, float *ret_maps /* [n, T-1] or NULL */)
 {
 	const struct dims *dims = fusion->dims;
-	size_t d = dims->dim, t = dims->tokens, f = dims->fusion_mlp, heads = dims->fusion_heads;
-	size_t width = d / heads, rows = text->first[text->n], in = d;
+	size_t d = dims->dim, t = dims->tokens, heads = dims->fusion_heads;
+	size_t width = d / heads, rows = text->first[text->n];
 	float eps = dims->fusion_eps;
 	float *x_t2i = s->x + n * d, *h_t2i = s->h + n * d, *q_t2i = s->q + n * d; /* [n, D] */
 	float *from_head = s->x, *to_head = s->mlp; /* [2n, in], [2n, out] */
@@ -224,12 +262,12 @@ static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
 		if (i == 0) {
 			asked = text->asked0 + from * heads * d;
 			layernorm(x_t2i, l->norm2_w, l->norm2_b, eps, h_t2i, 1, d);
-			linear(h_t2i, l->in_w, l->in_b, q_t2i, 1, d, d);
+			layer_run(&l->q, h_t2i, q_t2i, 1, LAYER_PLAIN);
 			for (size_t p = 1; p < n; p++)
 				memcpy(q_t2i + p * d, q_t2i, d * sizeof(float));
 		} else {
 			layernorm(s->x, l->norm2_w, l->norm2_b, eps, s->h, 2 * n, d);
-			linear(s->h, l->in_w, l->in_b, s->q, 2 * n, d, d);
+			layer_run(&l->q, s->h, s->q, 2 * n, LAYER_PLAIN);
 			fusion_ask(fusion, i, s->q, s->asked, n);
 		}
 
@@ -252,26 +290,21 @@ static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
 			attention(q_t2i + p * d, d, k + at * d, d, v + at * d, d, text->count + at,
 				  h_t2i + p * d, d, s->row, 1, keys, d, heads);
 		}
-		linear_add(s->h, l->out_w, l->out_b, s->x, 2 * n, d, d);
+		layer_run(&l->out, s->h, s->x, 2 * n, LAYER_ADD);
 
 		/* MLP */
 		layernorm(s->x, l->norm3_w, l->norm3_b, eps, s->h, 2 * n, d);
-		linear(s->h, l->up_w, l->up_b, s->mlp, 2 * n, d, f);
-		relu(s->mlp, 2 * n * f);
-		linear_add(s->mlp, l->down_w, l->down_b, s->x, 2 * n, f, d);
+		layer_run(&l->up, s->h, s->mlp, 2 * n, LAYER_RELU);
+		layer_run(&l->down, s->mlp, s->x, 2 * n, LAYER_ADD);
 	}
 
 	/* Head */
 	fusion_norm(fusion, s->x, s->x, 2 * n);
 	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++) {
-		size_t out = j < DIMS_HEAD_LAYERS ? dims->head[j] : 1;
-
-		linear(from_head, fusion->head_w[j], fusion->head_b[j], to_head, 2 * n, in, out);
-		if (j < DIMS_HEAD_LAYERS)
-			relu(to_head, 2 * n * out);
+		layer_run(&fusion->head[j], from_head, to_head, 2 * n,
+			  j < DIMS_HEAD_LAYERS ? LAYER_RELU : LAYER_PLAIN);
 		from_head = to_head;
 		to_head = from_head == s->mlp ? s->mlp2 : s->mlp;
-		in = out;
 	}
 	memcpy(ret_i2t, from_head, n * sizeof(float));
 	memcpy(ret_t2i, from_head + n, n * sizeof(float));

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 
+#include "model/kernels.h"
 #include "model/manifest.h"
 #include "model/weights.h"
 
@@ -19,22 +20,18 @@
 struct fusion_layer {
 	const float *in_w;		/* [3D, D] out, in; rows: q, k, v */
 	const float *in_b;		/* [3D] */
-	const float *out_w;		/* [D, D] out, in */
-	const float *out_b;		/* [D] */
+	struct layer q;			/* D -> D: the first D rows of in_w */
+	struct layer out;		/* D -> D */
 	const float *norm2_w, *norm2_b; /* [D] before attention */
 	const float *norm3_w, *norm3_b; /* [D] before the feed-forward part */
-	const float *up_w;		/* [F, D] out, in: linear1 */
-	const float *up_b;		/* [F] */
-	const float *down_w;		/* [D, F] out, in: linear2 */
-	const float *down_b;		/* [D] */
+	struct layer up, down;		/* D -> F, F -> D: linear1, linear2 */
 };
 
 struct fusion {
 	const struct dims *dims;
 	const float *norm_w, *norm_b;		    /* [D] decoder_norm: query, memory and output */
 	struct fusion_layer *layers;		    /* [fusion_depth] own */
-	const float *head_w[FUSION_HEAD_LINEARS];   /* [head[j], head[j-1]] out, in; [0]: in = D, [3]: out = 1 */
-	const float *head_b[FUSION_HEAD_LINEARS];   /* [head[j]] */
+	struct layer head[FUSION_HEAD_LINEARS];	    /* head[j-1] -> head[j]; the first from D, the last to 1 */
 };
 
 /* The text side, constant per list of prompts.  M = first[n] memory rows altogether. */
@@ -60,6 +57,8 @@ struct fusion_scratch {
 };
 
 int fusion_bind(struct fusion *fusion, const struct dims *dims, struct weights *w, struct err *e);
+/* Packs the layers for pictures, in float32 (kernels.h); `pool` must outlive the struct. */
+int fusion_pack(struct fusion *fusion, struct kernels_pool *pool);
 void fusion_release(struct fusion *fusion); /* also of a zeroed or half-bound one */
 
 int fusion_scratch_init(struct fusion_scratch *s, const struct dims *dims);

@@ -1,11 +1,16 @@
-/* kernels.h: all arithmetic of the network, on plain float arrays.
+/* kernels.h: all arithmetic of the network.
  *
- * Row-major float32 throughout.  A weight is stored [out, in] as in the checkpoint, so a layer is
- * x times the transpose of w.  A leading dimension (ld...) is the distance between rows in floats and
- * lets one head of several be read in place.  Nothing here allocates, fails, or knows the network;
- * results do not depend on anything but the arguments, the machine and the thread count.
+ * Row-major float32 unless a comment says "rows of the precision": those are float, or bfloat16 (2
+ * bytes) where a layer was made ready for KERNELS_BF16.  A weight is stored [out, in] as in the
+ * checkpoint, so a layer is x times the transpose of w.  A leading dimension (ld...) is the distance
+ * between rows in floats and lets one head of several be read in place.  Results do not depend on
+ * anything but the arguments, the machine, the backend and the thread count.
  *
- * The only door to BLAS: no other header or file names it.
+ * Two backends: OpenBLAS is always there and works on the weights as they lie in the file; oneDNN,
+ * where it was built in, works on a copy in the order its code wants (layer_pack()), and does bf16.
+ * A layer that oneDNN cannot do is done by OpenBLAS, counted by kernels_fallbacks().
+ *
+ * kernels_blas.c and kernels_onednn.c are the only doors to the libraries: no other file names them.
  */
 #ifndef CARZEROD_MODEL_KERNELS_H
 #define CARZEROD_MODEL_KERNELS_H
@@ -13,14 +18,83 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The number of threads that BLAS uses from now on, this one included.  Its own guess depends on the
- * machine; a fixed number gives the same bits every time.  May start threads: call it before a sandbox
- * closes.  n: 1 or more. */
+enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN };
+enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
+
+/* Chooses the backend from now on; without a call the best that was built.  -ENOTSUP: not built.
+ * Not while a layer is packed. */
+int kernels_set_backend(enum kernels_backend backend);
+
+/* The number of threads that the libraries use from now on, this one included.  Their own guess
+ * depends on the machine; a fixed number gives the same bits every time.  May start threads: call it
+ * before a sandbox closes.  n: 1 or more. */
 void kernels_set_threads(unsigned n);
 
-/* The code that BLAS chose for this CPU, for people: "SkylakeX".  Results of two cores may differ in
- * the last bits, and so may their speed, by half. */
+/* Backend, version and the code that it chose for this CPU, for people: "oneDNN 2.6.3
+ * avx512_core_bf16".  Results of two cores may differ in the last bits, and so may their speed. */
 const char *kernels_core(void);
+
+/* Whether layers of this precision can be packed here: bf16 needs oneDNN and a CPU with bf16. */
+bool kernels_can(enum kernels_precision precision);
+
+/* How many times so far oneDNN was asked and could not: 0 on a healthy machine. */
+unsigned long kernels_fallbacks(void);
+
+/* ---- layers: y = x * transpose(w) + b, and what follows it ---- */
+
+struct kernels_pool; /* memory of packed weights, freed together */
+struct kernels_packed;
+
+struct kernels_pool *kernels_pool_new(void);
+void kernels_pool_free(struct kernels_pool *pool); /* NULL allowed; after the layers' release */
+
+struct layer {
+	const float *w; /* [out, in] */
+	const float *b; /* [out] or NULL */
+	size_t in, out;
+	enum kernels_precision precision; /* of x, and of y except with LAYER_ADD */
+	struct kernels_packed *packed;	  /* own: the copy in oneDNN's order, or NULL: w is used */
+};
+
+enum layer_end {
+	LAYER_PLAIN,
+	LAYER_GELU,
+	LAYER_RELU,
+	LAYER_ADD, /* y += ...: a residual; y is float in every precision */
+};
+
+/* Not packed: OpenBLAS on w, float32.  w and b must outlive the struct. */
+struct layer layer_of(const float *w, /* [out, in] */
+		      const float *b, /* [out] or NULL */
+		      size_t in, size_t out);
+/* Copies w in the order that suits n rows at a time.  float32 that oneDNN cannot do stays unpacked and
+ * is no error; -ENOTSUP when another precision cannot be had, -ENOMEM. */
+int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct kernels_pool *pool);
+void layer_release(struct layer *l); /* also of a zeroed one */
+
+void layer_run(const struct layer *l, const void *x, /* [n, in] rows of the precision */
+	       void *y,				     /* [n, out] */
+	       size_t n, enum layer_end end);
+
+/* ---- attention of rows on themselves, all heads at once ---- */
+
+struct self_attention {
+	size_t n, dim, heads;
+	enum kernels_precision precision;
+	struct kernels_packed_attention *packed; /* own, or NULL: attention() */
+};
+
+/* As layer_pack(): float32 always succeeds. */
+int self_attention_init(struct self_attention *a, size_t n, size_t dim, size_t heads,
+			enum kernels_precision precision);
+void self_attention_release(struct self_attention *a); /* also of a zeroed one */
+/* Floats of scratch that self_attention_run() wants in any precision. */
+size_t self_attention_scratch(size_t n, size_t heads);
+void self_attention_run(const struct self_attention *a, const void *q, const void *k, const void *v,
+			void *out,	/* all four [n, dim] rows of the precision */
+			float *scratch);
+
+/* ---- plain products ---- */
 
 /* y = x * transpose(w) + b */
 void linear(const float *x,    /* [n, in] */
@@ -46,12 +120,17 @@ void matmul_nn(float alpha, const float *a, size_t lda, /* [n, k] */
 	       float beta, float *c, size_t ldc,	/* [n, m] */
 	       size_t n, size_t m, size_t k);
 
+/* ---- rows ---- */
+
 /* Each row minus its mean, over sqrt(biased variance + eps), times w, plus b.  y may be x. */
 void layernorm(const float *x, /* [n, dim] */
 	       const float *w, /* [dim] */
 	       const float *b, /* [dim] */
 	       float eps, float *y, /* [n, dim] */
 	       size_t n, size_t dim);
+/* The same; y: rows of the precision. */
+void layernorm_to(const float *x, const float *w, const float *b, float eps, void *y, size_t n, size_t dim,
+		  enum kernels_precision precision);
 
 void gelu(float *x, size_t n); /* in place: x * (1 + erf(x / sqrt 2)) / 2, never the tanh form */
 void relu(float *x, size_t n); /* in place */

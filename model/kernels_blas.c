@@ -1,6 +1,7 @@
-/* kernels_blas.c: the arithmetic of kernels.h on CBLAS (OpenBLAS) and plain loops.
+/* kernels_blas.c: the arithmetic of kernels.h on CBLAS (OpenBLAS) and plain loops, and the choice
+ * between it and oneDNN (kernels_onednn.c).
  *
- * Matrix products go to BLAS.  The rest (layer norm, GELU, softmax) are loops that the compiler
+ * Matrix products go to a library.  The rest (layer norm, GELU, softmax) are loops that the compiler
  * turns into vector code: on x86-64 each is compiled three times and the loader picks the widest that
  * the CPU has.  Sums run in a fixed number of lanes, so their order never depends on that choice.
  *
@@ -14,9 +15,13 @@
 #include <limits.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "base/mem.h"
+
 #include "model/kernels.h"
+#include "model/kernels_onednn.h"
 
 /* gcc only vectorises freely at -O3; clang does at -O2 and has no such attribute. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -26,17 +31,82 @@
 #define VECTOR_CODE
 #endif
 
+#define ROW_MAX 4096 /* floats: the widest row to be normed, DIMS_DIM_MAX of manifest.h */
 #define LANES 16 /* partial sums; one AVX-512 register, and a fixed order on every machine */
+
+/* ---- the choice ---- */
+
+static bool with_onednn = true; /* what was not built says no to everything */
+static unsigned long fallbacks;
+
+/* Counts a no of oneDNN. */
+static bool done_by_onednn(bool yes)
+{
+	fallbacks += !yes;
+	return yes;
+}
+
+static bool use_onednn(void)
+{
+	return with_onednn && onednn_has(KERNELS_F32);
+}
+
+int kernels_set_backend(enum kernels_backend backend)
+{
+	if (backend == KERNELS_ONEDNN && !onednn_has(KERNELS_F32))
+		return -ENOTSUP;
+	with_onednn = backend == KERNELS_ONEDNN;
+	return 0;
+}
 
 void kernels_set_threads(unsigned n)
 {
 	openblas_set_num_threads(n > INT_MAX ? INT_MAX : (int)n);
+	onednn_set_threads(n);
 }
 
 const char *kernels_core(void)
 {
-	return openblas_get_corename();
+	static char text[64];
+
+	if (use_onednn())
+		return onednn_core();
+	(void)snprintf(text, sizeof(text), "OpenBLAS %s", openblas_get_corename());
+	return text;
 }
+
+bool kernels_can(enum kernels_precision precision)
+{
+	return precision == KERNELS_F32 || (use_onednn() && onednn_has(precision));
+}
+
+unsigned long kernels_fallbacks(void)
+{
+	return fallbacks;
+}
+
+#ifndef WITH_ONEDNN
+struct kernels_pool *kernels_pool_new(void)
+{
+	return xcalloc(1, sizeof(struct kernels_pool)); /* nothing is ever packed */
+}
+
+void kernels_pool_free(struct kernels_pool *pool)
+{
+	free(pool);
+}
+#endif
+
+/* f(arg, from, to) on all of 0 .. n: rows that do not know of each other. */
+static void each(size_t n, void (*f)(void *arg, size_t from, size_t to), void *arg)
+{
+	if (use_onednn() && n > 1)
+		onednn_each(n, f, arg);
+	else
+		f(arg, 0, n);
+}
+
+/* ---- plain products ---- */
 
 /* BLAS takes int; every dimension here is bounded by the limits of model/manifest.h. */
 static int blas_int(size_t n)
@@ -48,6 +118,9 @@ static int blas_int(size_t n)
 void matmul_nt(float alpha, const float *a, size_t lda, const float *b, size_t ldb, float beta,
 	       float *c, size_t ldc, size_t n, size_t m, size_t k)
 {
+	if (use_onednn() &&
+	    done_by_onednn(onednn_matmul(true, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
+		return;
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, blas_int(n), blas_int(m), blas_int(k), alpha,
 		    a, blas_int(lda), b, blas_int(ldb), beta, c, blas_int(ldc));
 }
@@ -55,6 +128,9 @@ void matmul_nt(float alpha, const float *a, size_t lda, const float *b, size_t l
 void matmul_nn(float alpha, const float *a, size_t lda, const float *b, size_t ldb, float beta,
 	       float *c, size_t ldc, size_t n, size_t m, size_t k)
 {
+	if (use_onednn() &&
+	    done_by_onednn(onednn_matmul(false, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
+		return;
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, blas_int(n), blas_int(m), blas_int(k),
 		    alpha, a, blas_int(lda), b, blas_int(ldb), beta, c, blas_int(ldc));
 }
@@ -92,8 +168,24 @@ static inline float lanes_sum(float *lane /* [LANES] */)
 	return lane[0];
 }
 
+/* ---- rows ---- */
+
+/* float32 to bfloat16, to the nearest, ties to even; a NaN stays one. */
 VECTOR_CODE
-void layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n, size_t dim)
+static void narrow(const float *restrict x, uint16_t *restrict y, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t bits, rounded;
+
+		memcpy(&bits, &x[i], sizeof(bits));
+		rounded = bits + 0x7fff + (bits >> 16 & 1);
+		y[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16 | 0x40) : rounded >> 16);
+	}
+}
+
+VECTOR_CODE
+static void layernorm_rows(const float *x, const float *w, const float *b, float eps, float *y, size_t n,
+			   size_t dim)
 {
 	for (size_t i = 0; i < n; i++) {
 		const float *in = x + i * dim; /* [dim] */
@@ -120,6 +212,45 @@ void layernorm(const float *x, const float *w, const float *b, float eps, float 
 		for (j = 0; j < dim; j++)
 			out[j] = (in[j] - mean) * scale * w[j] + b[j];
 	}
+}
+
+struct layernorm_work {
+	const float *x, *w, *b; /* [n, dim], [dim], [dim] */
+	float eps;
+	void *y; /* [n, dim] */
+	size_t dim;
+	enum kernels_precision precision;
+};
+
+static void layernorm_part(void *arg, size_t from, size_t to)
+{
+	const struct layernorm_work *t = arg;
+	float row[ROW_MAX];
+
+	if (t->precision == KERNELS_F32) {
+		layernorm_rows(t->x + from * t->dim, t->w, t->b, t->eps, (float *)t->y + from * t->dim,
+			       to - from, t->dim);
+		return;
+	}
+	for (size_t i = from; i < to; i++) {
+		layernorm_rows(t->x + i * t->dim, t->w, t->b, t->eps, row, 1, t->dim);
+		narrow(row, (uint16_t *)t->y + i * t->dim, t->dim);
+	}
+}
+
+void layernorm_to(const float *x, const float *w, const float *b, float eps, void *y, size_t n, size_t dim,
+		  enum kernels_precision precision)
+{
+	struct layernorm_work work = { .x = x, .w = w, .b = b, .eps = eps, .y = y, .dim = dim,
+				       .precision = precision };
+
+	assert(precision == KERNELS_F32 || dim <= ROW_MAX);
+	each(n, layernorm_part, &work);
+}
+
+void layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n, size_t dim)
+{
+	layernorm_to(x, w, b, eps, y, n, dim, KERNELS_F32);
 }
 
 /* e^x for x <= 88.  Below -87 the result stays at e^-87, which is nothing in float32 terms.
@@ -187,8 +318,9 @@ void relu(float *x, size_t n)
 		x[i] = x[i] > 0 ? x[i] : 0;
 }
 
+/* Softmax of factor * x, factor > 0. */
 VECTOR_CODE
-void softmax(float *x, const float *count, size_t n, size_t m)
+static void softmax_rows(float *x, const float *count, float factor, size_t n, size_t m)
 {
 	for (size_t i = 0; i < n; i++) {
 		float *row = x + i * m; /* [m] */
@@ -209,7 +341,7 @@ void softmax(float *x, const float *count, size_t n, size_t m)
 		scale = most[0];
 
 		for (j = 0; j < m; j++)
-			row[j] = exp_of(row[j] - scale);
+			row[j] = exp_of((row[j] - scale) * factor);
 		if (count != NULL)
 			for (j = 0; j < m; j++)
 				row[j] *= count[j];
@@ -223,6 +355,11 @@ void softmax(float *x, const float *count, size_t n, size_t m)
 		for (j = 0; j < m; j++)
 			row[j] *= scale;
 	}
+}
+
+void softmax(float *x, const float *count, size_t n, size_t m)
+{
+	softmax_rows(x, count, 1, n, m);
 }
 
 void attention(const float *q, size_t ldq, const float *k, size_t ldk, const float *v, size_t ldv,
@@ -239,4 +376,107 @@ void attention(const float *q, size_t ldq, const float *k, size_t ldk, const flo
 		softmax(scores, count, nq, nk);
 		matmul_nn(1, scores, nk, v + at, ldv, 0, out + at, ldo, nq, width, nk);
 	}
+}
+
+struct shares_work {
+	float *x;	  /* [n, m] scores; with float32 the shares too */
+	uint16_t *shares; /* [n, m] bfloat16, or NULL */
+	float factor;
+	size_t m;
+};
+
+static void shares_part(void *arg, size_t from, size_t to)
+{
+	const struct shares_work *t = arg;
+
+	for (size_t i = from; i < to; i++) {
+		softmax_rows(t->x + i * t->m, NULL, t->factor, 1, t->m);
+		if (t->shares != NULL)
+			narrow(t->x + i * t->m, t->shares + i * t->m, t->m);
+	}
+}
+
+int self_attention_init(struct self_attention *a, size_t n, size_t dim, size_t heads,
+			enum kernels_precision precision)
+{
+	*a = (struct self_attention){ .n = n, .dim = dim, .heads = heads, .precision = precision };
+	if (!kernels_can(precision))
+		return -ENOTSUP;
+	if (use_onednn())
+		a->packed = onednn_attention_new(n, dim, heads, precision);
+	if (use_onednn() && !done_by_onednn(a->packed != NULL) && precision != KERNELS_F32)
+		return -ENOTSUP;
+	return 0;
+}
+
+void self_attention_release(struct self_attention *a)
+{
+	onednn_attention_free(a->packed);
+	a->packed = NULL;
+}
+
+size_t self_attention_scratch(size_t n, size_t heads)
+{
+	return heads * n * n + heads * (n * n + 1) / 2; /* scores, and the shares in bfloat16 */
+}
+
+void self_attention_run(const struct self_attention *a, const void *q, const void *k, const void *v,
+			void *out, float *scratch)
+{
+	size_t rows = a->heads * a->n;
+	bool narrowed = a->precision == KERNELS_BF16;
+	struct shares_work work = { .x = scratch, .m = a->n,
+				    .shares = narrowed ? (uint16_t *)(void *)(scratch + rows * a->n) : NULL,
+				    .factor = 1 / sqrtf((float)(a->dim / a->heads)) };
+
+	if (a->packed != NULL && done_by_onednn(onednn_scores(a->packed, q, k, scratch))) {
+		each(rows, shares_part, &work);
+		if (done_by_onednn(onednn_mix(a->packed, narrowed ? (const void *)work.shares : scratch, v, out)))
+			return;
+	}
+	if (!narrowed)
+		attention(q, a->dim, k, a->dim, v, a->dim, NULL, out, a->dim, scratch, a->n, a->n, a->dim,
+			  a->heads);
+}
+
+/* ---- layers ---- */
+
+struct layer layer_of(const float *w, const float *b, size_t in, size_t out)
+{
+	return (struct layer){ .w = w, .b = b, .in = in, .out = out };
+}
+
+int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct kernels_pool *pool)
+{
+	if (!kernels_can(precision))
+		return -ENOTSUP;
+	l->precision = precision;
+	if (use_onednn())
+		l->packed = onednn_pack(l, n, precision, pool);
+	if (use_onednn() && !done_by_onednn(l->packed != NULL) && precision != KERNELS_F32)
+		return -ENOTSUP;
+	return 0;
+}
+
+void layer_release(struct layer *l)
+{
+	onednn_packed_free(l->packed);
+	l->packed = NULL;
+}
+
+void layer_run(const struct layer *l, const void *x, void *y, size_t n, enum layer_end end)
+{
+	if (l->packed != NULL && done_by_onednn(onednn_layer(l, x, y, n, end)))
+		return;
+	if (l->precision != KERNELS_F32)
+		return; /* there is no other way; kernels_fallbacks() tells */
+	if (end == LAYER_ADD) {
+		linear_add(x, l->w, l->b, y, n, l->in, l->out);
+		return;
+	}
+	linear(x, l->w, l->b, y, n, l->in, l->out);
+	if (end == LAYER_GELU)
+		gelu(y, n * l->out);
+	else if (end == LAYER_RELU)
+		relu(y, n * l->out);
 }

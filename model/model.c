@@ -7,6 +7,7 @@
 #include "base/str.h"
 
 #include "model/bundle.h"
+#include "model/kernels.h"
 #include "model/model.h"
 #include "model/prompts.h"
 
@@ -62,6 +63,11 @@ int model_open(const char *dir, struct model **ret, struct err *e)
 	describe(b, &m->info);
 	*ret = m;
 	return 0;
+}
+
+int model_prepare(struct model *m, enum model_precision precision, struct err *e)
+{
+	return bundle_pack(m->bundle, precision == MODEL_BF16 ? KERNELS_BF16 : KERNELS_F32, e);
 }
 
 void model_close(struct model *m)
@@ -122,6 +128,7 @@ static int compute_tables(struct model *m, const struct bert_text *texts, size_t
 		return err_set(e, r, "no memory for the tables of %zu prompts", n);
 	fusion_text_release(&m->text);
 	m->text = text;
+	weights_rest(m->bundle->weights); /* the text tower is read no more; packed layers neither */
 	return 0;
 }
 
@@ -180,11 +187,14 @@ int model_score(struct model_run *run, const uint8_t *square, float *ret_logits,
 {
 	const struct model *m = run->model;
 	const struct fusion_text *text = &m->text;
+	unsigned long fallbacks = kernels_fallbacks();
 
 	if (text->n == 0)
 		return -EINVAL;
 	vit_forward(&m->bundle->vit, &run->vit, square);
 	fusion_forward(&m->bundle->fusion, &run->fusion, text, run->vit.x, run->i2t, run->t2i, ret_maps);
+	if (m->bundle->vit.attention.precision != KERNELS_F32 && kernels_fallbacks() != fallbacks)
+		return -EIO;
 	for (size_t p = 0; p < text->n; p++)
 		if (!isfinite(run->i2t[p] + run->t2i[p]))
 			return -EDOM; /* weights out of their senses; never a score */

@@ -2,8 +2,8 @@
  *
  * A bundle is a directory: weights.safetensors, model.json, vocab.txt (MODEL.md).  The model is
  * read-only after model_set_prompts(); a model_run holds the scratch memory of one picture at a
- * time.  Everything is f32; the same bytes in give the same logits out on the same machine with the
- * same thread count.
+ * time.  The same bytes in give the same logits out on the same machine with the same thread count and
+ * precision.
  *
  * A logit is raw: no sigmoid, no temperature (carzero: (i2t + t2i) / 2).  It is not a probability
  * and zero has no meaning; daemon/findings.h turns it into one where a calibration applies.
@@ -25,6 +25,7 @@
 struct model;
 struct model_run;
 
+enum model_precision { MODEL_F32, MODEL_BF16 }; /* of the image tower's products; the rest is f32 */
 enum model_domain { MODEL_UNTRAINED, MODEL_PHANTOM, MODEL_CLINICAL }; /* model.json "domain" */
 
 struct model_info {
@@ -45,6 +46,9 @@ struct model_info {
  * An error names file, tensor and both shapes. */
 int model_open(const char *dir, struct model **ret, struct err *e);
 void model_close(struct model *m); /* NULL allowed */
+/* Lays the weights out for fast scoring in this precision; at most once, before model_set_prompts().
+ * Without it scores are f32 and slower.  -ENOTSUP: this CPU or build cannot; the text says what would. */
+int model_prepare(struct model *m, enum model_precision precision, struct err *e);
 const struct model_info *model_info(const struct model *m);
 
 /* Cleans, tokenises and encodes n prompts and keeps the tables of the text side (about 1 GMAC a
@@ -60,8 +64,8 @@ void model_run_free(struct model_run *run); /* NULL allowed */
  * ret_logits: [prompts].
  * ret_maps: NULL or [prompts][map_side][map_side], the grounding map of each prompt (carzero 5.2:
  * mean over layers and heads of the i2t attention, class column dropped, not renormalised).
- * -EINVAL before model_set_prompts(), -EDOM when a logit is not a finite number (broken weights);
- * the results are then undefined. */
+ * -EINVAL before model_set_prompts(), -EDOM when a logit is not a finite number (broken weights), -EIO
+ * when the library failed and no other code gives this precision; the results are then undefined. */
 int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps);
 
 #endif

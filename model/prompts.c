@@ -181,7 +181,7 @@ int prompts_tables(const struct fusion *fusion, const struct prompt_words *words
 
 	fusion_norm(fusion, words->global, t.query, n);
 	layernorm(t.query, l0->norm2_w, l0->norm2_b, dims->fusion_eps, h, n, d);
-	linear(h, l0->in_w, l0->in_b, q, n, d, d);
+	layer_run(&l0->q, h, q, n, LAYER_PLAIN);
 	fusion_ask(fusion, 0, q, t.asked0, n);
 
 	lay_out_memory(words, dims, &t, memory);

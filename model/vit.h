@@ -8,30 +8,27 @@
 
 #include "base/err.h"
 
+#include "model/kernels.h"
 #include "model/manifest.h"
 #include "model/weights.h"
 
 /* D = dim, T = tokens, F = vit_mlp, P = patch. */
 struct vit_block {
 	const float *norm1_w, *norm1_b; /* [D] */
-	const float *qkv_w;		/* [3D, D] out, in; rows: q, k, v */
-	const float *qkv_b;		/* [3D] */
-	const float *proj_w;		/* [D, D] out, in */
-	const float *proj_b;		/* [D] */
+	struct layer q, k, v;		/* D -> D; the rows of attn.qkv */
+	struct layer proj;		/* D -> D */
 	const float *norm2_w, *norm2_b; /* [D] */
-	const float *fc1_w;		/* [F, D] out, in */
-	const float *fc1_b;		/* [F] */
-	const float *fc2_w;		/* [D, F] out, in */
-	const float *fc2_b;		/* [D] */
+	struct layer fc1, fc2;		/* D -> F, F -> D */
 };
 
 struct vit {
 	const struct dims *dims;
 	float *patch_w;		      /* [D, P*P] own: the three equal channels folded into one */
-	const float *patch_b;	      /* [D] */
+	struct layer patch;	      /* P*P -> D; float32 in every precision */
 	const float *cls;	      /* [D] */
 	const float *pos;	      /* [T, D] */
 	struct vit_block *blocks;     /* [vit_depth] own */
+	struct self_attention attention;
 	const float *norm_w, *norm_b; /* [D] */
 	float level[256];	      /* normalised value of each grey level */
 };
@@ -39,14 +36,17 @@ struct vit {
 struct vit_scratch {
 	float *patches; /* [T-1, P*P] */
 	float *x;	/* [T, D] the residual stream; after vit_forward() the result */
-	float *h;	/* [T, D] normed input of a part, then the attention's output */
-	float *qkv;	/* [T, 3D] */
-	float *scores;	/* [T, T] of one head */
-	float *mlp;	/* [T, F] */
+	void *h;	/* [T, D] rows of the precision: normed input of a part, then the attention's output */
+	void *q, *k, *v; /* [T, D] rows of the precision */
+	float *scores;	/* [self_attention_scratch()] */
+	void *mlp;	/* [T, F] rows of the precision */
 };
 
 /* `dims` and `w` must outlive the struct. */
 int vit_bind(struct vit *vit, const struct dims *dims, struct weights *w, struct err *e);
+/* Packs every layer (kernels.h); without it the tower runs in float32 on the weights of the file.
+ * `pool` must outlive the struct. */
+int vit_pack(struct vit *vit, enum kernels_precision precision, struct kernels_pool *pool);
 void vit_release(struct vit *vit); /* also of a zeroed or half-bound one */
 
 int vit_scratch_init(struct vit_scratch *s, const struct dims *dims);

@@ -292,6 +292,12 @@ void weights_close(struct weights *w)
 	free(w);
 }
 
+void weights_rest(const struct weights *w)
+{
+	if (w->map != NULL)
+		(void)madvise(w->map, w->size, MADV_DONTNEED); /* private and never written: nothing is lost */
+}
+
 void weights_digest(const struct weights *w, uint8_t ret[DIGEST_SIZE])
 {
 	digest_of(w->file, w->size, ret);

@@ -36,6 +36,9 @@ int weights_open_memory(const void *p, size_t n, const char *name, struct weight
 			struct err *e);
 void weights_close(struct weights *w); /* NULL allowed */
 
+/* Gives the memory of a mapped file back to the kernel: what is read again comes from the file. */
+void weights_rest(const struct weights *w);
+
 /* SHA-256 of the whole file. */
 void weights_digest(const struct weights *w, uint8_t ret[DIGEST_SIZE]);
 

@@ -403,6 +403,7 @@ static void test_vectors(const char *dir, const char *vectors, const char *promp
 			return (void)ok(false, "tokenise %s", line);
 		mark(texts, b->tokenizer);
 	}
+	ok(bundle_pack(b, KERNELS_F32, &e) == 0, "and packs: %s %s", kernels_core(), e.text);
 	compare_images(&ref, b, texts, squares, images, false);
 	weights_close(ref.vectors);
 	bundle_close(b);
@@ -451,7 +452,8 @@ static struct bundle *import_tiny(const char *golden)
 	q.model_json = file[2];
 	q.out = file[3];
 	if (ok(import_bundle(&q, report, &e) == 0, "the checkpoint is imported %s", e.text))
-		ok(bundle_open(q.out, &b, &e) == 0, "the imported bundle opens %s", e.text);
+		ok(bundle_open(q.out, &b, &e) == 0 && bundle_pack(b, KERNELS_F32, &e) == 0,
+		   "the imported bundle opens %s", e.text);
 	remove_dir(q.out); /* what is mapped stays */
 	return b;
 }
@@ -829,13 +831,18 @@ int main(int argc, char **argv)
 	(void)snprintf(dir, sizeof(dir), "%s/untrained", scratch);
 	if (ok(untrained_write(dir, at(top(), "tools/bundle/vocab.txt"), 1, &e) == 0, "the untrained bundle is written %s",
 	       e.text)) {
-		test_own_vectors(dir);
-		test_face(dir);
+		for (int backend = KERNELS_OPENBLAS; backend <= KERNELS_ONEDNN; backend++) {
+			if (kernels_set_backend((enum kernels_backend)backend) < 0)
+				continue; /* not built */
+			kernels_set_threads(1);
+			test_own_vectors(dir);
+			test_face(dir);
+			test_golden();
+		}
 		test_bad_weights(dir);
 		test_bad_manifests(dir);
 		test_wrong_digest(dir);
 	}
-	test_golden();
 	test_half();
 	test_bad_headers();
 	test_bad_lengths();
