@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,11 +34,15 @@
 #include "dicom/grey.h"
 #include "dicom/header.hh"
 #include "dicom/image.h"
+#include "dicom/j2k.h"
 #include "dicom/scan.h"
+#include "dicom/square.h"
 
 #define LUT_ENTRIES_MAX 65536
+#define WINDOWS_MAX 64
 #define WARM_SIDE 64
 #define ASPECT_TOLERANCE 0.01 /* pixels that differ less count as square */
+#define ASPECT_MAX 4          /* no detector and no film scanner has more: a wrong value */
 
 namespace
 {
@@ -316,8 +321,12 @@ void take_facts(struct dicom_image *image, const struct scan &scan, DcmItem &hea
 
 /* ---- what can be analysed at all --------------------------------------------------------------- */
 
+struct pixel_size {
+	double vertical, horizontal; /* equal, and 1, when square */
+};
+
 /* PS3.3 C.7.6.3.1.7: vertical and horizontal size of a pixel, by ratio or spacing. */
-bool pixels_are_square(DcmItem &header)
+struct pixel_size pixel_size_of(DcmItem &header)
 {
 	static const DcmTagKey tags[] = { DCM_PixelAspectRatio, DCM_PixelSpacing, DCM_ImagerPixelSpacing };
 
@@ -333,11 +342,29 @@ bool pixels_are_square(DcmItem &header)
 		} else if (header.findAndGetFloat64(tag, vertical, 0).bad() ||
 			   header.findAndGetFloat64(tag, horizontal, 1).bad())
 			continue;
-		if (!(vertical > 0) || !(horizontal > 0))
+		if (!isfinite(vertical) || !isfinite(horizontal) || !(vertical > 0) || !(horizontal > 0))
 			continue;
-		return fabs(vertical / horizontal - 1) <= ASPECT_TOLERANCE;
+		if (fabs(vertical / horizontal - 1) <= ASPECT_TOLERANCE)
+			break;
+		return { vertical, horizontal };
 	}
-	return true;
+	return { 1, 1 };
+}
+
+enum image_reason check_aspect(struct dicom_image *image, const struct scan &s, const struct dicom_limits *limits,
+			       DcmItem &header)
+{
+	struct pixel_size size = pixel_size_of(header);
+	double ratio = size.vertical / size.horizontal;
+	struct square square = square_of(s.columns, s.rows, size.vertical, size.horizontal);
+
+	if (!(ratio <= ASPECT_MAX) || !(ratio >= 1.0 / ASPECT_MAX))
+		return set_reason(image, IMAGE_UNSUPPORTED, "pixels are not nearly square (Pixel Aspect Ratio (0028,0034) or "
+				  "spacing)");
+	if (square.width < limits->min_side || square.height < limits->min_side)
+		return set_reason(image, IMAGE_TOO_SMALL, "%zu x %zu square pixels, at least %u a side are needed",
+				  square.height, square.width, limits->min_side);
+	return IMAGE_OK;
 }
 
 enum image_reason check_geometry(struct dicom_image *image, const struct scan &s,
@@ -368,9 +395,7 @@ enum image_reason check_geometry(struct dicom_image *image, const struct scan &s
 				  "(0028,0102) contradict each other: %u, %u, %u", s.bits_allocated, s.bits_stored, high_bit);
 	if (s.bits_stored < 8)
 		return set_reason(image, IMAGE_UNSUPPORTED, "Bits Stored (0028,0101) is %u, expected 8 to 16", s.bits_stored);
-	if (!pixels_are_square(header))
-		return set_reason(image, IMAGE_UNSUPPORTED, "pixels are not square (Pixel Aspect Ratio (0028,0034) or spacing)");
-	return IMAGE_OK;
+	return check_aspect(image, s, limits, header);
 }
 
 /* ---- decoding: to one 16-bit word a pixel ------------------------------------------------------- */
@@ -423,6 +448,16 @@ public:
 
 	mutable bool warned = false;
 };
+
+/* The frame knows better how many bits count; matters for the sign. */
+void settle_depth(struct raw_image *raw, unsigned precision)
+{
+	if (raw->high_bit < precision)
+		return;
+	raw->high_bit = precision - 1;
+	if (raw->bits_stored > precision)
+		raw->bits_stored = precision;
+}
 
 /* A compressed frame; writable, since the wrappers ask for that. */
 struct compressed {
@@ -544,9 +579,47 @@ enum image_reason decode_frame(struct dicom_image *image, const struct scan &s, 
 					       decode_jpeg(frame, precision, raw);
 	if (!good)
 		return set_reason(image, IMAGE_BROKEN, "%s frame does not decode without errors", coding.name);
-	if (precision < raw->bits_stored) { /* the frame knows better; matters for the sign */
-		raw->bits_stored = precision;
-		raw->high_bit = precision - 1;
+	settle_depth(raw, precision);
+	return IMAGE_OK;
+}
+
+struct j2k_coding {
+	const char *syntax, *name;
+	bool lossless;
+};
+
+const struct j2k_coding j2k_codings[] = { /* 3.6.7 has no names for HTJ2K */
+	{ UID_JPEG2000LosslessOnlyTransferSyntax, "JPEG 2000", true },
+	{ UID_JPEG2000TransferSyntax, "JPEG 2000", false },
+	{ "1.2.840.10008.1.2.4.201", "HTJ2K", true },
+	{ "1.2.840.10008.1.2.4.202", "HTJ2K", true },
+	{ "1.2.840.10008.1.2.4.203", "HTJ2K", false },
+};
+
+/* Encoders code as many bits as are allocated, or as are stored.  Beyond the stored ones a lossless
+ * frame may hold an overlay, which is masked; a lossy one holds what overshot, which is clamped. */
+enum image_reason decode_j2k(struct dicom_image *image, const struct scan &s, const struct j2k_coding &coding,
+			     struct raw_image *raw)
+{
+	struct compressed frame = gather(s);
+	struct j2k_frame checked;
+	bool clamp = !coding.lossless && raw->high_bit == raw->bits_stored - 1;
+	int r;
+
+	image->reason = j2k_check(frame.p.get(), frame.n, s.rows, s.columns, s.bits_allocated, &checked, image->why);
+	if (image->reason != IMAGE_OK)
+		return image->reason;
+	r = j2k_decode(&checked, clamp ? raw->bits_stored : checked.precision, raw->words.get());
+	if (r == -ENOMEM)
+		throw std::bad_alloc();
+	if (r < 0)
+		return set_reason(image, IMAGE_BROKEN, "%s frame does not decode without errors", coding.name);
+	settle_depth(raw, checked.precision);
+	image->facts.lossy |= checked.irreversible;
+	/* Unsigned frames of signed values are usual; the other way round the frame has values below zero. */
+	if (checked.is_signed && !image->facts.is_signed) {
+		image->facts.is_signed = true;
+		add_note(image, "Pixel Representation (0028,0103) contradicts the JPEG 2000 frame, which was followed");
 	}
 	return IMAGE_OK;
 }
@@ -576,11 +649,8 @@ const char *syntax_name(const char *syntax)
 	} names[] = {
 		{ UID_JPEGProcess6_8TransferSyntax, "JPEG spectral selection" },
 		{ UID_JPEGProcess10_12TransferSyntax, "JPEG full progression" },
-		{ UID_JPEG2000LosslessOnlyTransferSyntax, "JPEG 2000 lossless" },
-		{ UID_JPEG2000TransferSyntax, "JPEG 2000" },
-		{ "1.2.840.10008.1.2.4.201", "HTJ2K lossless" },
-		{ "1.2.840.10008.1.2.4.202", "HTJ2K lossless RPCL" },
-		{ "1.2.840.10008.1.2.4.203", "HTJ2K" },
+		{ UID_JPEG2000Part2MulticomponentImageCompressionLosslessOnlyTransferSyntax, "JPEG 2000 part 2 lossless" },
+		{ UID_JPEG2000Part2MulticomponentImageCompressionTransferSyntax, "JPEG 2000 part 2" },
 	};
 
 	for (const auto &n : names)
@@ -604,6 +674,9 @@ enum image_reason decode_pixels(struct dicom_image *image, const struct scan &s,
 	for (const struct coding &coding : codings)
 		if (strcmp(s.syntax, coding.syntax) == 0)
 			return decode_frame(image, s, coding, raw);
+	for (const struct j2k_coding &coding : j2k_codings)
+		if (strcmp(s.syntax, coding.syntax) == 0)
+			return decode_j2k(image, s, coding, raw);
 	return set_reason(image, IMAGE_UNSUPPORTED, "transfer syntax %s (%s) is not decoded", s.syntax, syntax_name(s.syntax));
 }
 
@@ -713,12 +786,28 @@ void take_padding(DcmItem &header, struct grey *g)
 	g->padding_high = value < limit ? limit : value;
 }
 
+/* Which of several windows: the one that is explained as NORMAL ("HARDER", "SOFTER" are its usual
+ * neighbours), else the first. */
+unsigned long preferred_window(DcmItem &header)
+{
+	OFString explanation;
+	Float64 number;
+
+	for (unsigned long i = 0; i < WINDOWS_MAX && header.findAndGetFloat64(DCM_WindowCenter, number, i).good() &&
+				  header.findAndGetFloat64(DCM_WindowWidth, number, i).good(); i++)
+		if (header.findAndGetOFString(DCM_WindowCenterWidthExplanation, explanation, i).good() &&
+		    strcasecmp(trimmed(explanation.c_str()).c_str(), "NORMAL") == 0)
+			return i;
+	return 0;
+}
+
 void take_window(DcmItem &header, struct grey *g)
 {
 	char function[17];
+	unsigned long i = preferred_window(header);
 
-	g->has_window = header.findAndGetFloat64(DCM_WindowCenter, g->center, 0).good() &&
-			header.findAndGetFloat64(DCM_WindowWidth, g->width, 0).good();
+	g->has_window = header.findAndGetFloat64(DCM_WindowCenter, g->center, i).good() &&
+			header.findAndGetFloat64(DCM_WindowWidth, g->width, i).good();
 	take(function, header, DCM_VOILUTFunction);
 	if (strcmp(function, "SIGMOID") == 0)
 		g->function = GREY_SIGMOID;
@@ -819,6 +908,26 @@ template <typename T> outside<T> turned(outside<T> from, size_t width, size_t he
 	return to;
 }
 
+/* ---- square pixels ---------------------------------------------------------------------------------- */
+
+/* Grey levels are averaged, not rendered from averaged values: padding that was averaged with its
+ * neighbours would not be padding any more, but a bright edge. */
+template <typename T> outside<T> squared(outside<T> from, const struct square &s)
+{
+	outside<int32_t> wide = allocate<int32_t>(s.from_width * s.from_height);
+	outside<int32_t> narrow = allocate<int32_t>(s.width * s.height);
+
+	std::copy_n(from.get(), s.from_width * s.from_height, wide.get());
+	square_average(&s, wide.get(), narrow.get());
+	wide.reset();
+
+	outside<T> to = allocate<T>(s.width * s.height);
+
+	for (size_t i = 0; i < s.width * s.height; i++)
+		to[i] = static_cast<T>(narrow[i]); /* between values of that type */
+	return to;
+}
+
 /* ---- the whole -------------------------------------------------------------------------------------- */
 
 void digest_content(struct dicom_image *image, const int32_t *stored, size_t n)
@@ -862,9 +971,11 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 	if (check_geometry(image, scan, limits, header) != IMAGE_OK || decode_pixels(image, scan, &raw) != IMAGE_OK)
 		return;
 
-	outside<int32_t> stored = stored_values(raw, scan.is_signed);
+	outside<int32_t> stored = stored_values(raw, image->facts.is_signed);
 	outside<uint8_t> window = allocate<uint8_t>(raw.n);
 	struct turn turn = turn_of(image->facts);
+	struct pixel_size pixel = pixel_size_of(header);
+	struct square square = square_of(scan.columns, scan.rows, pixel.vertical, pixel.horizontal);
 
 	raw.words.reset();
 	digest_content(image, stored.get(), raw.n);
@@ -874,10 +985,17 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 	}
 	if (turn.transpose || turn.mirror || turn.upside_down)
 		add_note(image, "turned by Patient Orientation (0020,0020)");
-	image->stored = turned(std::move(stored), scan.columns, scan.rows, turn).release();
-	image->window = turned(std::move(window), scan.columns, scan.rows, turn).release();
-	image->width = turn.transpose ? scan.rows : scan.columns;
-	image->height = turn.transpose ? scan.columns : scan.rows;
+	if (square.width < scan.columns || square.height < scan.rows) {
+		stored = squared(std::move(stored), square);
+		window = squared(std::move(window), square);
+		add_note(image, "resampled to square pixels");
+	}
+	stored = turned(std::move(stored), square.width, square.height, turn);
+	window = turned(std::move(window), square.width, square.height, turn);
+	image->stored = stored.release();
+	image->window = window.release();
+	image->width = turn.transpose ? square.height : square.width;
+	image->height = turn.transpose ? square.width : square.height;
 }
 
 }
@@ -929,6 +1047,7 @@ void dicom_image_warm_up(void)
 		struct compressed frame = { allocate<uint8_t>(sizeof(broken)), sizeof(broken) };
 		struct raw_image raw = { allocate<uint16_t>(WARM_SIDE * WARM_SIDE), WARM_SIDE * WARM_SIDE, 16, 15 };
 		outside<uint8_t> window = allocate<uint8_t>(raw.n);
+		const struct j2k_frame j2k = { broken, sizeof(broken), WARM_SIDE, WARM_SIDE, 16, false, false };
 		struct scan scan = {};
 		memory_stream stream;
 		DcmDataset header, no_window;
@@ -958,6 +1077,7 @@ void dicom_image_warm_up(void)
 		for (unsigned precision : { 8u, 12u, 16u })
 			(void)decode_jpeg(frame, precision, &raw);
 		(void)decode_jpeg_ls(scan, frame, 16, &raw);
+		(void)j2k_decode(&j2k, 16, raw.words.get());
 		return 0;
 	});
 }

@@ -59,10 +59,12 @@ struct image_facts {
 	bool animal;               /* a species other than man, or a description that names one */
 	int age_years;             /* from Patient's Age, or birth date and study date; -1 unknown */
 	unsigned rows, columns, frames, samples, bits_allocated, bits_stored;
-	bool is_signed, lossy;
+	bool is_signed;            /* as decoded: a frame may know better than Pixel Representation (0028,0103) */
+	bool lossy;
 	uint8_t patient[DIGEST_SIZE]; /* SHA-256 of Patient ID, NUL, Issuer of Patient ID, both trimmed */
 	uint8_t copied[DIGEST_SIZE];  /* SHA-256 of the patient and study elements that reports copy */
-	uint8_t content[DIGEST_SIZE]; /* SHA-256 of `copied` and of rows, columns and decoded stored values; zero without pixels */
+	uint8_t content[DIGEST_SIZE]; /* SHA-256 of `copied` and of rows, columns and decoded stored values, before any
+				       * turning or resampling; zero without pixels */
 };
 
 struct dicom_image {
@@ -70,8 +72,9 @@ struct dicom_image {
 	char why[IMAGE_WHY_MAX];
 	char note[IMAGE_WHY_MAX];  /* IMAGE_OK: what `window` was made by, and contradictions that were settled */
 	struct image_facts facts;
-	size_t width, height;      /* of the arrays below, after orientation and aspect */
-	int32_t *stored;           /* [height][width] masked, sign-extended; NULL unless IMAGE_OK */
+	size_t width, height;      /* of the arrays below: turned upright, pixels squared; facts have the original matrix */
+	int32_t *stored;           /* [height][width] masked, sign-extended, averaged where pixels were not square;
+				    * NULL unless IMAGE_OK */
 	uint8_t *window;           /* [height][width] modality LUT, VOI, inversion to 0..255, rounded */
 	bool monochrome1;
 };

@@ -5,6 +5,7 @@
  * C.11.2 written down here once more; damage and contradiction are reasons, never half an image.
  */
 #include "tests/made.hh"
+#include "tests/made_j2k.hh"
 
 #include <math.h>
 
@@ -313,6 +314,32 @@ void windows()
 	}
 }
 
+void preferred_windows()
+{
+	static const struct {
+		const char *centers, *widths, *explanations;
+		double center, width;
+	} cases[] = {
+		{ "900\\2000\\1200", "500\\4000\\1000", "HARDER\\NORMAL\\SOFTER", 2000, 4000 },
+		{ "900\\2000", "500\\4000", "A\\ normal ", 2000, 4000 },
+		{ "900\\2000", "500\\4000", "WINDOW1\\WINDOW2", 900, 500 },
+		{ "900\\2000", "500\\4000", "NORMALISED\\ABNORMAL", 900, 500 },
+		{ "900\\2000", "500", "HARDER\\NORMAL", 900, 500 }, /* no second window in fact */
+		{ "900", "500", "X\\NORMAL", 900, 500 },
+	};
+
+	for (const auto &c : cases) {
+		struct made m;
+
+		m.also = [&](DcmDataset &d) {
+			put(d, DCM_WindowCenter, c.centers);
+			put(d, DCM_WindowWidth, c.widths);
+			put(d, DCM_WindowCenterWidthExplanation, c.explanations);
+		};
+		check_grey(m, c.explanations, [&](int32_t v) { return linear(v, c.center, c.width); });
+	}
+}
+
 /* The rule of grey.h in another way: sorted values instead of counts. */
 void percentile_windows()
 {
@@ -526,6 +553,91 @@ void orientations()
 	}
 }
 
+/* ---- pixels that are not square ----------------------------------------------------------------------- */
+
+/* Mean of n values between two places, by cutting each into m parts; halves go up. */
+int32_t mean_between(const std::function<int32_t(size_t)> &value, size_t n, size_t m, size_t i)
+{
+	int64_t sum = 0;
+
+	for (size_t part = i * n; part < (i + 1) * n; part++)
+		sum += value(part / m);
+	return static_cast<int32_t>(floor(static_cast<double>(sum) / static_cast<double>(n) + 0.5));
+}
+
+void aspects()
+{
+	static const struct {
+		DcmTagKey tag;
+		const char *value;
+		unsigned width, height; /* of 70 x 66 */
+	} cases[] = {
+		{ DCM_PixelAspectRatio, "2\\1", 35, 66 },      { DCM_PixelAspectRatio, "1\\2", 70, 33 },
+		{ DCM_PixelAspectRatio, "4\\3", 53, 66 },      { DCM_ImagerPixelSpacing, "0.2\\0.15", 52, 66 },
+		{ DCM_ImagerPixelSpacing, "0.1\\0.17", 70, 39 }, { DCM_PixelSpacing, "0.143\\0.139", 68, 66 },
+	};
+	struct made plain;
+	decoded original(made_file(plain));
+
+	for (const auto &c : cases) {
+		for (bool is_signed : { false, true }) {
+			struct made m;
+			size_t wrong = 0;
+
+			m.is_signed = is_signed;
+			m.also = [&](DcmDataset &d) {
+				put(d, DCM_WindowCenter, "1000");
+				put(d, DCM_WindowWidth, "3000");
+			};
+
+			decoded before(made_file(m));
+
+			m.also = [&](DcmDataset &d) {
+				put(d, DCM_WindowCenter, "1000");
+				put(d, DCM_WindowWidth, "3000");
+				put(d, c.tag, c.value);
+			};
+
+			decoded d(made_file(m));
+			bool narrow = c.width < m.columns;
+
+			if (!ok(d->reason == IMAGE_OK && d->width == c.width && d->height == c.height, "%s: %zu x %zu square pixels",
+				c.value, d->width, d->height))
+				continue;
+			for (size_t y = 0; y < d->height; y++) {
+				for (size_t x = 0; x < d->width; x++) {
+					auto at = [&](size_t i) { return narrow ? y * m.columns + i : i * m.columns + x; };
+					size_t n = narrow ? m.columns : m.rows, to = narrow ? c.width : c.height, i = narrow ? x : y;
+
+					wrong += d->stored[y * d->width + x] !=
+						 mean_between([&](size_t j) { return before->stored[at(j)]; }, n, to, i);
+					wrong += d->window[y * d->width + x] !=
+						 mean_between([&](size_t j) { return static_cast<int32_t>(before->window[at(j)]); }, n, to, i);
+				}
+			}
+			is_int(wrong, 0, "%s%s: means of the areas, of stored values and of grey levels", c.value,
+			       is_signed ? ", signed" : "");
+			ok(memcmp(d->facts.content, before->facts.content, DIGEST_SIZE) == 0, "%s: content is the original's", c.value);
+			ok(d->facts.rows == 66 && d->facts.columns == 70, "%s: facts have the original matrix", c.value);
+			ok(strstr(d->note, "square") != NULL, "%s: noted (%s)", c.value, d->note);
+		}
+	}
+
+	struct made turned;
+
+	turned.also = [](DcmDataset &d) {
+		put(d, DCM_PixelAspectRatio, "2\\1");
+		put(d, DCM_PatientOrientation, "F\\L");
+	};
+
+	decoded d(made_file(turned));
+
+	ok(d->reason == IMAGE_OK && d->width == 66 && d->height == 35, "squared, then turned: %zu x %zu", d->width, d->height);
+	turned.rows = 20;
+	turned.also = [](DcmDataset &dataset) { put(dataset, DCM_PixelAspectRatio, "1\\2"); };
+	is_int(decoded(made_file(turned))->reason, IMAGE_TOO_SMALL, "too small once it is square");
+}
+
 /* ---- reasons ------------------------------------------------------------------------------------ */
 
 void expect(const std::string &bytes, enum image_reason reason, const char *says, const char *name,
@@ -577,8 +689,8 @@ void header_reasons()
 	with(IMAGE_BROKEN, "bytes", "too many pixels", [](DcmDataset &d) { d.putAndInsertUint16(DCM_Rows, 65); });
 	with(IMAGE_TOO_LARGE, "limits", "too large a side", [](DcmDataset &d) { d.putAndInsertUint16(DCM_Rows, 4097); });
 	with(IMAGE_TOO_SMALL, "at least", "too small", [](DcmDataset &d) { d.putAndInsertUint16(DCM_Rows, 15); });
-	with(IMAGE_UNSUPPORTED, "square", "aspect ratio", [](DcmDataset &d) { put(d, DCM_PixelAspectRatio, "2\\1"); });
-	with(IMAGE_UNSUPPORTED, "square", "spacing", [](DcmDataset &d) { put(d, DCM_ImagerPixelSpacing, "0.2\\0.1"); });
+	with(IMAGE_UNSUPPORTED, "nearly square", "aspect ratio", [](DcmDataset &d) { put(d, DCM_PixelAspectRatio, "5\\1"); });
+	with(IMAGE_UNSUPPORTED, "nearly square", "spacing", [](DcmDataset &d) { put(d, DCM_ImagerPixelSpacing, "0.1\\1e300"); });
 	with(IMAGE_OK, "", "square enough", [](DcmDataset &d) { put(d, DCM_ImagerPixelSpacing, "0.1432\\0.143"); });
 	with(IMAGE_OK, "", "no spacing in fact", [](DcmDataset &d) { put(d, DCM_PixelSpacing, "0.000\\0.000"); });
 	with(IMAGE_BROKEN, "longer than any report", "a name of 300 KB", [](DcmDataset &d) {
@@ -619,9 +731,10 @@ void syntax_reasons()
 	std::string encapsulated = made_file(m);
 	const std::string jpegls_uid("1.2.840.10008.1.2.4.80", 22);
 
-	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.91"), IMAGE_UNSUPPORTED, "JPEG 2000", "JPEG 2000 is named");
-	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.90"), IMAGE_UNSUPPORTED, "JPEG 2000 lossless",
-	       "JPEG 2000 lossless is named");
+	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.93"), IMAGE_UNSUPPORTED, "JPEG 2000 part 2",
+	       "JPEG 2000 part 2 is named");
+	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.90"), IMAGE_BROKEN, "do not begin as a JPEG 2000",
+	       "JPEG-LS is not JPEG 2000");
 	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.99"), IMAGE_UNSUPPORTED, "1.2.840.10008.1.2.4.99",
 	       "an unknown syntax is named");
 	expect(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.70"), IMAGE_BROKEN, "coding process",
@@ -631,7 +744,7 @@ void syntax_reasons()
 	expect(patched(native, explicit_uid, std::string("1.2.840.10008.1.2.5\0", 20)), IMAGE_BROKEN, "not encapsulated",
 	       "native against its syntax");
 
-	decoded d(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.91"));
+	decoded d(patched(encapsulated, jpegls_uid, "1.2.840.10008.1.2.4.93"));
 
 	is_str(d->facts.body_part, "CHEST", "facts are there although it cannot be decoded");
 	is_str(d->facts.sop_uid, "2.25.1001", "its UID too");
@@ -723,6 +836,379 @@ void hostile_frames()
 	expect(with_frame(jpeg, soi + std::string("\xff\xfe\xff\xff", 4)), IMAGE_BROKEN, "breaks off", "a segment beyond the end");
 	expect(with_frame(jpeg, soi + std::string("\xff\xfe\x00\x01", 4)), IMAGE_BROKEN, "breaks off", "a segment of length 1");
 	expect(with_frame(jpeg, ""), IMAGE_BROKEN, "do not begin", "empty frame");
+}
+
+/* ---- JPEG 2000 ------------------------------------------------------------------------------------ */
+
+std::string j2k_frame(const struct made &m, struct j2k_how how)
+{
+	how.precision = m.stored;
+	how.is_signed = m.is_signed;
+	return made_j2k_frame(m.rows, m.columns, made_j2k_values(m), how);
+}
+
+struct made made_of_depth(unsigned bits, bool is_signed = false)
+{
+	struct made m;
+
+	m.allocated = bits == 8 ? 8 : 16;
+	m.stored = bits;
+	m.high_bit = bits - 1;
+	m.is_signed = is_signed;
+	return m;
+}
+
+void j2k_lossless()
+{
+	static const struct {
+		int tile_width, tile_height, precinct, layers;
+	} cuts[] = { { 0, 0, 0, 1 }, { 32, 24, 0, 1 }, { 35, 16, 0, 1 }, { 0, 0, 64, 3 } };
+
+	for (unsigned bits : { 8u, 9u, 10u, 12u, 15u, 16u }) {
+		for (bool is_signed : { false, true }) {
+			struct made m = made_of_depth(bits, is_signed);
+			decoded native(made_file(m));
+
+			for (const auto &c : cuts) {
+				struct j2k_how how;
+
+				how.tile_width = c.tile_width;
+				how.tile_height = c.tile_height;
+				how.precinct = c.precinct;
+				how.layers = c.layers;
+
+				decoded d(made_j2k_file(m, UID_JPEG2000LosslessOnlyTransferSyntax, j2k_frame(m, how)));
+
+				ok(stored_equal(d, m, made_picture(m)), "JPEG 2000, %u bits%s, tiles of %d x %d: stored values %s", bits,
+				   is_signed ? " signed" : "", c.tile_width, c.tile_height, d->why);
+				ok(memcmp(d->facts.content, native->facts.content, DIGEST_SIZE) == 0 && !d->facts.lossy,
+				   "and the content digest of native pixels");
+			}
+		}
+	}
+}
+
+/* Signed frames without level shift: an unsigned one that is declared signed is 2^(bits-1) lower. */
+void htj2k()
+{
+	for (unsigned bits : { 8u, 10u, 12u, 16u }) {
+		struct made m = made_of_depth(bits);
+		std::string frame = made_htj2k_frame("lossless", bits);
+
+		if (!ok(!frame.empty(), "HTJ2K vector of %u bits", bits))
+			continue;
+		ok(stored_equal(decoded(made_j2k_file(m, HTJ2K_LOSSLESS, frame)), m, made_picture(m)), "HTJ2K, %u bits", bits);
+		ok(stored_equal(decoded(made_j2k_file(m, HTJ2K_LOSSLESS_RPCL, frame)), m, made_picture(m)), "HTJ2K RPCL, %u bits",
+		   bits);
+
+		size_t size_at = frame.find("\xff\x51"), wrong = 0;
+		std::vector<uint16_t> words = made_picture(m);
+
+		frame[size_at + 40] = static_cast<char>(0x80 | (bits - 1));
+		m.is_signed = true;
+
+		decoded d(made_j2k_file(m, HTJ2K_LOSSLESS, frame));
+
+		for (size_t i = 0; d->reason == IMAGE_OK && i < words.size(); i++)
+			wrong += d->stored[i] != static_cast<int32_t>(words[i]) - (1 << (bits - 1));
+		ok(d->reason == IMAGE_OK && wrong == 0, "HTJ2K, %u bits signed %s", bits, d->why);
+	}
+}
+
+/* Frame and header that disagree about sign and depth. */
+void j2k_contradictions()
+{
+	struct made m = made_of_depth(12, true);
+	struct j2k_how how;
+	std::string is_signed = j2k_frame(m, how);
+	std::vector<uint16_t> picture = made_picture(m);
+	struct made header = m;
+
+	header.is_signed = false;
+
+	decoded d(made_j2k_file(header, UID_JPEG2000TransferSyntax, is_signed));
+
+	ok(stored_equal(d, m, picture), "a signed frame under Pixel Representation 0 has values below zero");
+	ok(strstr(d->note, "contradicts") != NULL && d->facts.is_signed, "and that is noted");
+	ok(stored_equal(decoded(made_j2k_file(m, UID_JPEG2000TransferSyntax, j2k_frame(header, how))), m, picture),
+	   "an unsigned frame under Pixel Representation 1: sign of its own precision");
+
+	/* 16 bits coded of 12: a lossless overlay in bit 15, a lossy overshoot */
+	struct made wide = made_of_depth(16);
+
+	wide.words = picture;
+	for (size_t i = 0; i < wide.words.size(); i += 3)
+		wide.words[i] |= 0x8000;
+	ok(stored_equal(decoded(made_j2k_file(header, UID_JPEG2000LosslessOnlyTransferSyntax, j2k_frame(wide, how))), header, picture),
+	   "lossless: bits above High Bit are masked");
+
+	std::string frame = j2k_frame(wide, how);
+	decoded clamped(made_j2k_file(header, UID_JPEG2000TransferSyntax, frame));
+	size_t wrong = 0;
+
+	for (size_t i = 0; clamped->reason == IMAGE_OK && i < picture.size(); i++)
+		wrong += clamped->stored[i] != (i % 3 == 0 ? 4095 : picture[i]);
+	ok(clamped->reason == IMAGE_OK && wrong == 0, "lossy: values above the stored bits are clamped");
+
+	struct made shifted = made_of_depth(12);
+
+	shifted.high_bit = 15; /* in the header only */
+	ok(stored_equal(decoded(made_j2k_file(shifted, UID_JPEG2000LosslessOnlyTransferSyntax, j2k_frame(header, how))), header,
+			picture),
+	   "High Bit 15 of a frame with 12 bits");
+
+	struct made narrow = made_of_depth(10);
+
+	ok(stored_equal(decoded(made_j2k_file(header, UID_JPEG2000LosslessOnlyTransferSyntax, j2k_frame(narrow, how))), narrow,
+			made_picture(narrow)),
+	   "Bits Stored 12 of a frame with 10 bits");
+}
+
+std::string big_endian(uint32_t v, unsigned bytes)
+{
+	std::string text;
+
+	while (bytes-- > 0)
+		text += static_cast<char>(v >> (8 * bytes));
+	return text;
+}
+
+std::string box(const char *type, const std::string &content)
+{
+	return big_endian(static_cast<uint32_t>(content.size() + 8), 4) + type + content;
+}
+
+void jp2_boxes()
+{
+	struct made m = made_of_depth(12);
+	std::string frame = j2k_frame(m, {}), signature = box("jP  ", "\r\n\x87\n"), type = box("ftyp", "jp2 \0\0\0\0jp2 "s);
+	std::string header = box("jp2h", box("ihdr", std::string(14, '\0')));
+	const char *uid = UID_JPEG2000LosslessOnlyTransferSyntax;
+
+	ok(stored_equal(decoded(made_j2k_file(m, uid, signature + type + header + box("jp2c", frame))), m, made_picture(m)),
+	   "a JP2 file around the frame");
+	ok(stored_equal(decoded(made_j2k_file(m, uid, signature + type + "\0\0\0\0jp2c"s + frame)), m, made_picture(m)),
+	   "its last box open");
+	ok(stored_equal(decoded(made_j2k_file(m, uid, signature + "\0\0\0\1jp2c\0\0\0\0"s +
+					      big_endian(static_cast<uint32_t>(frame.size()) + 16, 4) + frame)),
+			m, made_picture(m)),
+	   "its length in 64 bits");
+	expect(made_j2k_file(m, uid, signature + type + box("jp2h", box("pclr", "xx")) + box("jp2c", frame)), IMAGE_UNSUPPORTED,
+	       "palette", "a palette");
+	expect(made_j2k_file(m, uid, signature + type), IMAGE_BROKEN, "without a codestream", "boxes only");
+	expect(made_j2k_file(m, uid, signature + "\0\0\0\7jp2c"s + frame), IMAGE_BROKEN, "without a codestream", "a box of 7 bytes");
+	expect(made_j2k_file(m, uid, signature + "\0\0\0\1jp2c\xff\xff\xff\xff\xff\xff\xff\xff"s + frame), IMAGE_BROKEN,
+	       "without a codestream", "a box of 2^64 bytes");
+}
+
+void j2k_damaged()
+{
+	struct made m = made_of_depth(12);
+	struct j2k_how how;
+	const char *uid = UID_JPEG2000LosslessOnlyTransferSyntax;
+	std::string whole = j2k_frame(m, how), ht = made_htj2k_frame("lossless", 12), eoc("\xff\xd9");
+	unsigned passed = 0, tried = 0;
+
+	for (size_t i = 0; i < 60; i++) {
+		size_t n = (whole.size() - 2) * i / 60, n_ht = (ht.size() - 2) * i / 60;
+
+		passed += decoded(made_j2k_file(m, uid, whole.substr(0, n)))->reason == IMAGE_OK;
+		passed += decoded(made_j2k_file(m, uid, whole.substr(0, n) + eoc))->reason == IMAGE_OK;
+		passed += decoded(made_j2k_file(m, HTJ2K_LOSSLESS, ht.substr(0, n_ht)))->reason == IMAGE_OK;
+		passed += decoded(made_j2k_file(m, HTJ2K_LOSSLESS, ht.substr(0, n_ht) + eoc))->reason == IMAGE_OK;
+		tried += 4;
+	}
+	is_int(passed, 0, "%u cut JPEG 2000 frames are all refused", tried);
+	expect(made_j2k_file(m, uid, whole.substr(0, whole.size() - 2)), IMAGE_BROKEN, "no end", "only the end is missing");
+
+	how.tile_width = how.tile_height = 48;
+
+	std::string tiles = j2k_frame(m, how), start("\xff\x90\x00\x0a", 4);
+	size_t first = tiles.find(start), second = tiles.find(start, first + 1);
+
+	expect(made_j2k_file(m, uid, tiles.substr(0, first) + tiles.substr(second)), IMAGE_BROKEN, "lacks tile 0 of 4", "a tile less");
+
+	std::string open = whole;
+
+	open.replace(whole.find(start) + 6, 4, std::string(4, '\0'));
+	ok(stored_equal(decoded(made_j2k_file(m, uid, open)), m, made_picture(m)), "a last tile of unknown length");
+	open.replace(whole.find(start) + 6, 4, "\xff\xff\xff\xff");
+	expect(made_j2k_file(m, uid, open), IMAGE_BROKEN, "breaks off", "a tile of 4 GB");
+	open.replace(whole.find(start) + 6, 4, big_endian(13, 4));
+	expect(made_j2k_file(m, uid, open), IMAGE_BROKEN, "breaks off", "a tile of 13 bytes");
+	open = whole;
+	open.replace(whole.find(start) + 4, 2, big_endian(1, 2));
+	expect(made_j2k_file(m, uid, open), IMAGE_BROKEN, "tile 1 of 1", "a tile beyond the last");
+}
+
+/* Numbers of the codestream's header, one after the other. */
+void j2k_hostile()
+{
+	static const struct {
+		size_t at; /* from the SIZ marker: T.800 table A.9 */
+		unsigned bytes;
+		uint32_t value;
+		enum image_reason reason;
+		const char *says, *name;
+	} cases[] = {
+		{ 6, 4, 0xffffffff, IMAGE_BROKEN, "x 4294967295", "4 billion columns" },
+		{ 6, 4, 71, IMAGE_BROKEN, "66 x 71", "a column more" },
+		{ 14, 4, 70, IMAGE_BROKEN, "66 x 0", "offset of the whole width" },
+		{ 14, 4, 71, IMAGE_BROKEN, "66 x -1", "offset beyond the width" },
+		{ 22, 4, 0, IMAGE_BROKEN, "impossible tiles", "tiles of no width" },
+		{ 30, 4, 1, IMAGE_BROKEN, "impossible tiles", "tiles that begin inside" },
+		{ 38, 2, 3, IMAGE_BROKEN, "3 components", "three components" },
+		{ 38, 2, 16385, IMAGE_BROKEN, "16385 components", "16385 components" },
+		{ 40, 1, 16, IMAGE_BROKEN, "17 bits", "17 bits" },
+		{ 40, 1, 0x7f, IMAGE_BROKEN, "128 bits", "128 bits" },
+		{ 41, 1, 2, IMAGE_UNSUPPORTED, "subsampled", "every second column" },
+		{ 42, 1, 0, IMAGE_UNSUPPORTED, "subsampled", "rows of no height" },
+	};
+	struct made m = made_of_depth(12);
+	const std::string whole = j2k_frame(m, {});
+	const char *uid = UID_JPEG2000LosslessOnlyTransferSyntax;
+	size_t coding = whole.find("\xff\x52\x00\x0c"s);
+
+	for (const auto &c : cases) {
+		std::string frame = whole;
+
+		frame.replace(2 + c.at, c.bytes, big_endian(c.value, c.bytes));
+		expect(made_j2k_file(m, uid, frame), c.reason, c.says, c.name);
+	}
+	auto put_bytes = [&](size_t at, const std::string &bytes) { return std::string(whole).replace(at, bytes.size(), bytes); };
+
+	expect(made_j2k_file(m, uid, put_bytes(2 + 22, big_endian(1, 4) + big_endian(1, 4))), IMAGE_UNSUPPORTED, "4620 tiles",
+	       "a tile for every pixel");
+	expect(made_j2k_file(m, uid, put_bytes(coding + 6, "\0\0"s)), IMAGE_BROKEN, "does not decode", "no layers");
+	expect(made_j2k_file(m, uid, put_bytes(coding + 9, "\x21"s)), IMAGE_BROKEN, "impossible coding", "33 levels");
+	expect(made_j2k_file(m, uid, put_bytes(coding + 10, "\x08\x08"s)), IMAGE_BROKEN, "impossible coding", "blocks of 1024 x 1024");
+	expect(made_j2k_file(m, uid, put_bytes(coding + 13, "\x02"s)), IMAGE_BROKEN, "impossible coding", "an unknown wavelet");
+	expect(made_j2k_file(m, uid, put_bytes(coding, "\xff\x60"s)), IMAGE_UNSUPPORTED, "FF60", "packed packet headers");
+	expect(made_j2k_file(m, uid, put_bytes(coding, "\xff\x3f"s)), IMAGE_BROKEN, "FF3F", "an unknown marker");
+	expect(made_j2k_file(m, uid, put_bytes(coding + 2, "\xff\xff"s)), IMAGE_BROKEN, "breaks off", "a segment beyond the end");
+	expect(made_j2k_file(m, uid, "\xff\x4f"s + whole), IMAGE_BROKEN, "its size", "two starts");
+	expect(made_j2k_file(m, uid, ""), IMAGE_BROKEN, "do not begin", "empty frame");
+
+	/* large enough that every pixel its own block is too much */
+	struct made large = made_of_depth(12);
+	struct dicom_limits wide = limits;
+
+	large.rows = large.columns = 1024;
+
+	struct j2k_how how;
+
+	how.precinct = 512;
+
+	std::string frame = j2k_frame(large, how);
+	size_t at = frame.find("\xff\x52"s);
+
+	expect(made_j2k_file(large, uid, frame), IMAGE_OK, "", "precincts of 512", wide);
+	frame.replace(at + 14, 4, "\x11\x11\x11\x11");
+	expect(made_j2k_file(large, uid, frame), IMAGE_UNSUPPORTED, "more blocks", "precincts of 2", wide);
+	frame.replace(at + 14, 4, "\x44\x44\x44\x44");
+	frame.replace(at + 6, 2, "\xff\xff");
+	expect(made_j2k_file(large, uid, frame), IMAGE_UNSUPPORTED, "more packets", "65535 layers of precincts", wide);
+}
+
+/* ---- the table: every transfer syntax, class, polarity and depth ------------------------------------- */
+
+/* Largest difference of a lossy decoding from what was encoded, in stored values, as stated to users;
+ * -1: not coded at that depth. */
+struct syntax_row {
+	const char *uid;
+	E_TransferSyntax syntax; /* EXS_Unknown: see tests/made_j2k.hh */
+	int within[4];           /* for 8, 10, 12, 16 bits */
+};
+
+const struct syntax_row syntax_rows[] = {
+	{ UID_LittleEndianImplicitTransferSyntax, EXS_LittleEndianImplicit, { 0, 0, 0, 0 } },
+	{ UID_LittleEndianExplicitTransferSyntax, EXS_LittleEndianExplicit, { 0, 0, 0, 0 } },
+	{ UID_BigEndianExplicitTransferSyntax, EXS_BigEndianExplicit, { 0, 0, 0, 0 } },
+	{ UID_DeflatedExplicitVRLittleEndianTransferSyntax, EXS_DeflatedLittleEndianExplicit, { 0, 0, 0, 0 } },
+	{ UID_RLELosslessTransferSyntax, EXS_RLELossless, { 0, 0, 0, 0 } },
+	{ UID_JPEGProcess1TransferSyntax, EXS_JPEGProcess1, { 12, -1, -1, -1 } },
+	{ UID_JPEGProcess2_4TransferSyntax, EXS_JPEGProcess2_4, { 12, -1, 12, -1 } }, /* DCMTK scales 10 bits to 12 */
+	{ UID_JPEGProcess14TransferSyntax, EXS_JPEGProcess14, { 0, 0, 0, 0 } },
+	{ UID_JPEGProcess14SV1TransferSyntax, EXS_JPEGProcess14SV1, { 0, 0, 0, 0 } },
+	{ UID_JPEGLSLosslessTransferSyntax, EXS_JPEGLSLossless, { 0, 0, 0, 0 } },
+	{ UID_JPEGLSLossyTransferSyntax, EXS_JPEGLSLossy, { 2, 2, 2, 2 } },
+	{ UID_JPEG2000LosslessOnlyTransferSyntax, EXS_Unknown, { 0, 0, 0, 0 } },
+	{ UID_JPEG2000TransferSyntax, EXS_Unknown, { 32, 64, 128, 16 } },
+	{ HTJ2K_LOSSLESS, EXS_Unknown, { 0, 0, 0, 0 } },
+	{ HTJ2K_LOSSLESS_RPCL, EXS_Unknown, { 0, 0, 0, 0 } },
+	{ HTJ2K_LOSSY, EXS_Unknown, { 2, 4, 16, 256 } },
+};
+
+std::string row_file(const struct syntax_row &row, struct made m)
+{
+	struct j2k_how how;
+
+	if (row.syntax != EXS_Unknown) {
+		m.syntax = row.syntax;
+		return made_file(m);
+	}
+	if (strncmp(row.uid, HTJ2K_LOSSLESS, strlen(HTJ2K_LOSSLESS) - 1) == 0) /* .20x */
+		return made_j2k_file(m, row.uid, made_htj2k_frame(strcmp(row.uid, HTJ2K_LOSSY) == 0 ? "lossy" : "lossless", m.stored));
+	how.ratio = strcmp(row.uid, UID_JPEG2000TransferSyntax) == 0 ? 4 : 0;
+	return made_j2k_file(m, row.uid, j2k_frame(m, how));
+}
+
+/* What it said: "exact", "+-n", or the reason. */
+std::string row_cell(const struct syntax_row &row, const struct made &m, int within)
+{
+	decoded d(row_file(row, m));
+	std::vector<uint16_t> picture = made_picture(m);
+	int largest = 0;
+
+	if (d->reason != IMAGE_OK)
+		return image_reason_name(d->reason);
+	for (size_t i = 0; i < picture.size(); i++)
+		largest = std::max(largest, abs(d->stored[i] - expected_stored(m, picture[i])));
+	if (d->facts.lossy != (within > 0) || d->monochrome1 != m.monochrome1)
+		return "wrong facts";
+	return largest == 0 ? "exact" : "+-" + std::to_string(largest);
+}
+
+void every_syntax()
+{
+	static const struct {
+		const char *modality, *sop_class;
+	} classes[] = {
+		{ "CR", UID_ComputedRadiographyImageStorage },
+		{ "DX", UID_DigitalXRayImageStorageForPresentation },
+		{ "SC", UID_SecondaryCaptureImageStorage },
+	};
+	static const unsigned depths[4] = { 8, 10, 12, 16 };
+
+	printf("# %-24s bits  allowed  CR M1    CR M2    DX M1    DX M2    SC M1    SC M2\n", "transfer syntax");
+	for (const auto &row : syntax_rows) {
+		for (size_t i = 0; i < 4; i++) {
+			std::string line;
+			bool good = true;
+
+			if (row.within[i] < 0)
+				continue;
+			for (const auto &c : classes) {
+				for (bool monochrome1 : { true, false }) {
+					struct made m = made_of_depth(depths[i]);
+
+					m.monochrome1 = monochrome1;
+					m.also = [&](DcmDataset &d) {
+						put(d, DCM_SOPClassUID, c.sop_class);
+						put(d, DCM_Modality, strcmp(c.modality, "SC") == 0 ? "OT" : c.modality);
+					};
+
+					std::string cell = row_cell(row, m, row.within[i]);
+
+					good = good && (cell == "exact" || (cell[0] == '+' && std::stoi(cell.substr(2)) <= row.within[i]));
+					line += cell + std::string(cell.size() < 9 ? 9 - cell.size() : 1, ' ');
+				}
+			}
+			printf("# %-24s %4u  %-7s  %s\n", row.uid, depths[i],
+			       row.within[i] == 0 ? "exact" : ("+-" + std::to_string(row.within[i])).c_str(), line.c_str());
+			ok(good, "%s, %u bits: CR, DX and SC, both polarities", row.uid, depths[i]);
+		}
+	}
 }
 
 /* ---- facts -------------------------------------------------------------------------------------- */
@@ -838,14 +1324,23 @@ int main(void)
 	dicom_image_warm_up();
 	lossless_syntaxes();
 	lossy_syntaxes();
+	every_syntax();
+	j2k_lossless();
+	htj2k();
+	j2k_contradictions();
+	jp2_boxes();
+	j2k_damaged();
+	j2k_hostile();
 	unused_bits();
 	swapped_bytes();
 	windows();
+	preferred_windows();
 	percentile_windows();
 	luts();
 	polarity_notes();
 	padding();
 	orientations();
+	aspects();
 	header_reasons();
 	syntax_reasons();
 	damaged_frames();
