@@ -1,6 +1,6 @@
-/* fuzz_yaml.c: both configuration files from any bytes.
+/* fuzz_yaml.c: both configuration files and the table of synonyms from any bytes.
  *
- * Neither reader may crash, leak or say nothing: a refusal has a text that names the source.  What is
+ * No reader may crash, leak or say nothing: a refusal has a text that names the source.  What is
  * taken is asked its questions, so that a list that breaks its own rules shows.
  */
 #include <math.h>
@@ -12,6 +12,7 @@
 
 #include "daemon/config.h"
 #include "daemon/findings.h"
+#include "daemon/synonyms.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -60,10 +61,29 @@ static void ask_findings(const struct findings *list)
 	}
 }
 
+/* Whatever is a synonym of one finding, or in one group, stands for that and nothing else. */
+static void ask_synonyms(const struct synonyms *s, const struct findings *list)
+{
+	struct alignment a;
+	size_t i, k;
+
+	for (i = 0; list != NULL && i < list->n; i++)
+		for (k = 0; k < list->finding[i].n_synonyms; k++) {
+			synonyms_align(s, list, list->finding[i].synonyms[k], &a);
+			must(a.finding == &list->finding[i]);
+		}
+	for (i = 0; s != NULL && i < s->n; i++)
+		for (k = 0; k < s->group[i].n; k++) {
+			synonyms_align(s, NULL, s->group[i].phrase[k], &a);
+			must(strcmp(a.prompt + strlen("There is "), s->group[i].canonical) == 0);
+		}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct config *c = NULL;
 	struct findings *list = NULL;
+	struct synonyms *synonyms = NULL;
 	struct err e = { "" };
 
 	if (config_parse("fuzz", "/folder", data, size, &c, &e) == 0)
@@ -74,6 +94,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		ask_findings(list);
 	else
 		check_text(e.text);
+	if (synonyms_parse("fuzz", data, size, &synonyms, &e) < 0)
+		check_text(e.text);
+	ask_synonyms(synonyms, list);
+	synonyms_free(synonyms);
 	config_free(c);
 	findings_free(list);
 	return 0;
