@@ -36,7 +36,7 @@
 static const char any[] = "*", sender[] = "sender";
 
 static const char *const recipe_names[] = { "window", "mimic", NULL };
-static const char *const precision_names[] = { "f32", NULL };
+static const char *const precision_names[] = { "f32", "bf16", NULL };
 static const char *const gate_names[] = { "tags", "off", NULL };
 static const char *const other_storage_names[] = { "aside", "refuse", NULL };
 static const char *const sr_class_names[] = { "enhanced", "comprehensive", "comprehensive-3d", NULL };

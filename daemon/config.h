@@ -28,7 +28,7 @@
 
 enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
 enum recipe { RECIPE_WINDOW, RECIPE_MIMIC };
-enum precision { PRECISION_F32 }; /* bf16 and int8 come with their kernels */
+enum precision { PRECISION_F32, PRECISION_BF16 };
 enum gate_policy { GATE_TAGS, GATE_OFF }; /* a content vote gets its own value when it exists */
 enum other_storage { OTHER_ASIDE, OTHER_REFUSE }; /* storage classes that we do not analyse */
 
@@ -124,7 +124,7 @@ size_t config_route(const struct config *c, const char *calling_ae, const struct
 		    size_t max, unsigned *ret_unresolved);
 
 const char *recipe_name(enum recipe r);       /* "window", "mimic" */
-const char *precision_name(enum precision p); /* "f32" */
+const char *precision_name(enum precision p); /* "f32", "bf16" */
 const char *sr_class_name(enum sr_class c);   /* "enhanced", "comprehensive", "comprehensive-3d" */
 const char *sr_class_uid(enum sr_class c);
 

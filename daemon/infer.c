@@ -142,7 +142,8 @@ int main(int argc, char **argv)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	kernels_set_threads(config->threads);
 	if (findings_load(config->findings, &list, NULL, NULL, &e) < 0 ||
-	    model_open(config->model, &model, &e) < 0 || model_prepare(model, MODEL_F32, &e) < 0)
+	    model_open(config->model, &model, &e) < 0 ||
+	    model_prepare(model, config->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	set_prompts(model, list);
 	if (model_run_new(model, &scratch, &e) < 0)
@@ -153,7 +154,8 @@ int main(int argc, char **argv)
 		fatal(FATAL_SOFTWARE, "the model does not run");
 	if (check_logits(logits, list->n) < 0)
 		fatal(FATAL_CONFIG, "%s: a blank square gives a logit that is no number: wrong weights", config->model);
-	log_info("scoring core=\"%s\" threads=%u fallbacks=%lu", kernels_core(), config->threads, kernels_fallbacks());
+	log_info("scoring core=\"%s\" precision=%s threads=%u fallbacks=%lu", kernels_core(),
+		 precision_name(config->precision), config->threads, kernels_fallbacks());
 	free(blank);
 	free(logits);
 	if (sandbox_limit(0, 0, INFER_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)

@@ -249,6 +249,8 @@ static int open_model(struct verify *v, struct err *e)
 
 	kernels_set_threads(v->threads);
 	r = model_open(v->dir, &v->model, e);
+	if (r == 0)
+		r = model_prepare(v->model, MODEL_F32, e);
 	if (r < 0)
 		return r;
 	info = model_info(v->model);
