@@ -212,7 +212,8 @@ static char *parameters_of(const struct finding *f, bool calibrated)
 		(void)snprintf(text, size, "calibrated=no\nscore=raw logit");
 		return text;
 	}
-	n += (size_t)snprintf(text + n, size - n, "calibrated=yes\ncalibration=%.400s", f->calibration.origin);
+	n += (size_t)snprintf(text + n, size - n, "calibrated=yes\ncalibration=%.400s\nprevalence=%.4f",
+			      f->calibration.origin, f->calibration.prevalence);
 	if (p->has_lo && n < size)
 		n += (size_t)snprintf(text + n, size - n, "\nabsent_below=%.4f sensitivity=%.3f", p->lo,
 				      p->lo_sensitivity);

@@ -61,6 +61,7 @@ has "the disclaimer" 'AI result, not verified'
 has "the lateral film's reason" 'not a frontal chest radiograph'
 has "the prompt" 'prompt='
 has "the recipe" 'recipe=window'
+has "the prevalence that a probability assumes" 'prevalence=0.1000'
 
 # ---- patient and study are the source's, byte for byte ----------------------------------------------
 element() { # value bytes of an element, in hex, by dcmdump's own reading
