@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "daemon/findings.h"
+#include "daemon/tables.h"
 
 enum { TOOL_DONE = 0, TOOL_FAILED = 1, TOOL_USAGE = 64 };
 
@@ -22,6 +23,12 @@ int tool_prompts(int argc, char **argv);
 int tool_score(int argc, char **argv);
 int tool_eval(int argc, char **argv);
 int tool_calibrate(int argc, char **argv);
+
+/* The logits of an image list (one path a line, relative to the list's folder) for a findings list, as
+ * `score` gives them by default.  Fails before the first image unless the list names `rows` of them, and at
+ * the first image that cannot be scored.  Returns the exit code; *ret only when done. */
+int tool_score_list(const char *verb, const char *dir, const char *findings, const char *images, size_t rows,
+		    struct logit_table *ret);
 
 /* "carzero-model: VERB: ..." on stderr; each returns its exit code. */
 int tool_failed(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));

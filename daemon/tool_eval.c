@@ -1,4 +1,4 @@
-/* tool_eval.c: carzero-model eval and calibrate: from stored logits and labels.
+/* tool_eval.c: carzero-model eval and calibrate: from logits, stored or of scored images, and labels.
  *
  * Patients, not images, are split and drawn again: two films of one person in both halves would flatter
  * the fit, and films of one person are no independent witnesses of an AUC.
@@ -28,7 +28,8 @@
 #define BINS 10 /* of the table of reliability */
 
 static const char eval_help[] =
-	"Usage: carzero-model eval --findings FILE --logits FILE --labels FILE [--bootstrap N] [--json]\n"
+	"Usage: carzero-model eval --findings FILE (--logits FILE | --model DIR --images LIST)\n"
+	"                          --labels FILE [--bootstrap N] [--json]\n"
 	"\n"
 	"Area under the ROC curve (ties count half) and under the precision-recall curve (average\n"
 	"precision) of each finding, each with a 95% interval. Prints finding, images, positives, auc,\n"
@@ -39,6 +40,9 @@ static const char eval_help[] =
 	"\n"
 	"  --findings FILE  the findings list; its order is the order of the columns\n"
 	"  --logits FILE    CSV, a header of finding ids (or 0,1,2,...) and a row an image\n"
+	"  --model DIR      instead: a bundle, which scores the images of\n"
+	"  --images LIST    one path a line, relative to the list's folder, as 'score' does by default;\n"
+	"                   an image that cannot be scored is an error\n"
 	"  --labels FILE    NIH ChestXray14's list ('path 0 1 ...'), Open-I's CSV with\n"
 	"                   labels_automatic, or CSV with finding ids as header; the same rows\n"
 	"  --bootstrap N    patients are drawn N times with replacement, always in the same way\n"
@@ -73,6 +77,7 @@ static const char calibrate_help[] =
 
 struct eval_job {
 	const char *verb, *list, *logits_path, *labels_path;
+	const char *model_path, *images_path; /* instead of logits_path */
 	bool json, split, table;
 	double l2, prevalence;	     /* prevalence: 0 for that of the fit */
 	unsigned replicates;	     /* of the bootstrap */
@@ -87,9 +92,12 @@ static int load(struct eval_job *j)
 	struct err e;
 
 	if (findings_load(j->list, &j->f, NULL, NULL, &e) < 0 ||
-	    logits_load(j->logits_path, j->f, &j->logits, &e) < 0 ||
+	    (j->logits_path != NULL && logits_load(j->logits_path, j->f, &j->logits, &e) < 0) ||
 	    labels_load(j->labels_path, j->f, &j->labels, &e) < 0)
 		return tool_failed(j->verb, "%s", e.text);
+	if (j->logits_path == NULL && tool_score_list(j->verb, j->model_path, j->list, j->images_path,
+						      j->labels.rows, &j->logits) != TOOL_DONE)
+		return TOOL_FAILED;
 	if (j->logits.rows != j->labels.rows)
 		return tool_failed(j->verb,
 				   "%s has %zu rows and %s has %zu; they must be of the same "
@@ -620,9 +628,10 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		{ "table", no_argument, NULL, 't' },	      { "family", required_argument, NULL, 'y' },
 		{ "recipe", required_argument, NULL, 'c' },   { "precision", required_argument, NULL, 'q' },
 		{ "origin", required_argument, NULL, 'o' },   { "prevalence", required_argument, NULL, 'p' },
+		{ "model", required_argument, NULL, 'm' },    { "images", required_argument, NULL, 'i' },
 		{ NULL, 0, NULL, 0 },
 	};
-	static const char of_eval[] = "jr", of_calibrate[] = "lntycqop";
+	static const char of_eval[] = "jrmi", of_calibrate[] = "lntycqop";
 	const struct option *o;
 	uint64_t replicates = REPLICATES;
 	char *end;
@@ -637,6 +646,8 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		switch (c) {
 		case 'f': j->list = optarg; break;
 		case 'g': j->logits_path = optarg; break;
+		case 'm': j->model_path = optarg; break;
+		case 'i': j->images_path = optarg; break;
 		case 'b': j->labels_path = optarg; break;
 		case 'j': j->json = true; break;
 		case 'n': j->split = false; break;
@@ -666,9 +677,13 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		default: return TOOL_USAGE;
 		}
 	}
-	if (j->list == NULL || j->logits_path == NULL || j->labels_path == NULL)
+	if ((j->model_path != NULL) != (j->images_path != NULL))
+		return tool_usage(j->verb, "--model DIR and --images LIST go together");
+	if (j->model_path != NULL && j->logits_path != NULL)
+		return tool_usage(j->verb, "give either --logits FILE or --model DIR and --images LIST");
+	if (j->list == NULL || (j->logits_path == NULL && j->model_path == NULL) || j->labels_path == NULL)
 		return tool_usage(j->verb, "%s FILE is missing", j->list == NULL ? "--findings" :
-				  j->logits_path == NULL ? "--logits" : "--labels");
+				  j->logits_path == NULL && j->model_path == NULL ? "--logits" : "--labels");
 	if (strcmp(j->recipe, "window") != 0 && strcmp(j->recipe, "mimic") != 0)
 		return tool_usage(j->verb, "--recipe %s: expected window or mimic", j->recipe);
 	if (strcmp(j->precision, "f32") != 0 && strcmp(j->precision, "bf16") != 0 &&

@@ -62,6 +62,7 @@ struct score_job {
 	unsigned threads;
 	bool json;
 	json_t *scores;
+	struct logit_table *table; /* instead of printing, a row more; NULL for score */
 	struct model *model;
 	struct model_run *run;
 	uint8_t *square;
@@ -137,10 +138,16 @@ static json_t *path_json(const char *path)
 						 path)); /* a name that is not UTF-8 */
 }
 
-static void print_scores(struct score_job *j, const char *path, enum recipe recipe)
+static void keep_scores(struct score_job *j, const char *path, enum recipe recipe)
 {
 	size_t i;
 
+	for (i = 0; j->table != NULL && i < j->n; i++)
+		j->table->column[i][j->table->rows] = j->logits[i];
+	if (j->table != NULL) {
+		j->table->rows++;
+		return;
+	}
 	for (i = 0; i < j->n; i++) {
 		const char *id = j->findings != NULL ? j->findings->finding[i].id : j->prompts[i];
 		double p = probability(j, i, recipe);
@@ -169,7 +176,7 @@ static int score_file(struct score_job *j, const char *path)
 	if (research_image_load(path, j->recipe, &image, &e) < 0)
 		return tool_failed(j->verb, "%s", e.text);
 	if (image.note[0] != '\0')
-		fprintf(stderr, "carzero-model: score: note: %s: %s\n", path, image.note);
+		fprintf(stderr, "carzero-model: %s: note: %s: %s\n", j->verb, path, image.note);
 	r = preprocess_letterbox(image.gray, image.width, image.height,
 				 model_info(j->model)->image_size, j->square, &box);
 	if (r == 0)
@@ -178,7 +185,7 @@ static int score_file(struct score_job *j, const char *path)
 		if (!isfinite(j->logits[i]))
 			r = -ERANGE;
 	if (r == 0) {
-		print_scores(j, path, image.recipe);
+		keep_scores(j, path, image.recipe);
 		if (j->maps != NULL && write_maps(j, path, &image, &box, &e) < 0)
 			r = tool_failed(j->verb, "%s", e.text);
 	} else {
@@ -210,9 +217,9 @@ static int open_model(struct score_job *j)
 	info = model_info(j->model);
 	if (info->domain != MODEL_CLINICAL)
 		fprintf(stderr,
-			"carzero-model: score: note: %s is %s: its numbers say nothing about a "
+			"carzero-model: %s: note: %s is %s: its numbers say nothing about a "
 			"patient\n",
-			j->dir,
+			j->verb, j->dir,
 			info->domain == MODEL_PHANTOM ? "a demonstration model for drawn phantoms"
 						      : "not known to be the trained model");
 	if (model_set_prompts(j->model, j->prompts, j->n, &e) < 0)
@@ -306,6 +313,93 @@ static int read_options(struct score_job *j, int argc, char **argv)
 	return TOOL_DONE;
 }
 
+static void close_job(struct score_job *j)
+{
+	model_run_free(j->run);
+	model_close(j->model);
+	findings_free(j->findings);
+	json_decref(j->scores);
+	free(j->prompts);
+	free(j->square);
+	free(j->logits);
+	free(j->maps);
+}
+
+/* ---- image lists ---- */
+
+struct image_list {
+	size_t n;
+	char **path; /* [n] */
+};
+
+static void image_list_free(struct image_list *l)
+{
+	size_t i;
+
+	for (i = 0; i < l->n; i++)
+		free(l->path[i]);
+	free(l->path);
+}
+
+/* Empty lines are skipped, as the readers of tables do. */
+static int image_list_load(const char *verb, const char *path, struct image_list *ret)
+{
+	CLEANUP(fclose) FILE *f = fopen(path, "re");
+	CLEANUP(free) char *line = NULL;
+	const char *slash = strrchr(path, '/');
+	size_t folder = slash != NULL ? (size_t)(slash - path) + 1 : 0, size = 0;
+	ssize_t n;
+
+	if (f == NULL)
+		return tool_failed(verb, "%s: %s", path, strerror(errno));
+	while ((n = getline(&line, &size, f)) > 0) {
+		char full[PATH_MAX];
+
+		line[strcspn(line, "\r\n")] = '\0';
+		if (line[0] == '\0')
+			continue;
+		if (ret->n == TABLE_ROWS_MAX)
+			return tool_failed(verb, "%s: more than %d images", path, TABLE_ROWS_MAX);
+		if (snprintf(full, sizeof(full), "%.*s%s", line[0] == '/' ? 0 : (int)folder, path, line) >=
+		    (int)sizeof(full))
+			return tool_failed(verb, "%s: image %zu: path too long", path, ret->n + 1);
+		ret->path = xreallocarray(ret->path, ret->n + 1, sizeof(*ret->path));
+		ret->path[ret->n++] = xstrdup(full);
+	}
+	return ferror(f) ? tool_failed(verb, "%s: cannot be read", path) : TOOL_DONE;
+}
+
+int tool_score_list(const char *verb, const char *dir, const char *findings, const char *images, size_t rows,
+		    struct logit_table *ret)
+{
+	struct logit_table table = { 0 };
+	struct score_job j = { .verb = verb, .dir = dir, .list = findings, .table = &table,
+			       .threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN) };
+	struct image_list l = { 0 };
+	int code = image_list_load(verb, images, &l);
+	size_t i;
+
+	if (code == TOOL_DONE && l.n != rows)
+		code = tool_failed(verb,
+				   "%s names %zu images and the labels have %zu rows; they must be of the "
+				   "same images in the same order",
+				   images, l.n, rows);
+	if (code == TOOL_DONE)
+		code = open_model(&j);
+	table.n = j.n;
+	for (i = 0; code == TOOL_DONE && i < j.n; i++)
+		table.column[i] = xcalloc(rows + 1, sizeof(**table.column));
+	for (i = 0; code == TOOL_DONE && i < l.n; i++)
+		code = score_file(&j, l.path[i]);
+	if (code == TOOL_DONE)
+		*ret = table;
+	else
+		logits_free(&table);
+	close_job(&j);
+	image_list_free(&l);
+	return code;
+}
+
 int tool_score(int argc, char **argv)
 {
 	struct score_job j = { .verb = argv[0], .prompts = xcalloc((size_t)argc, sizeof(*j.prompts)),
@@ -314,13 +408,6 @@ int tool_score(int argc, char **argv)
 
 	if (code == TOOL_DONE)
 		code = score_all(&j, argv + optind, argc - optind);
-	model_run_free(j.run);
-	model_close(j.model);
-	findings_free(j.findings);
-	json_decref(j.scores);
-	free(j.prompts);
-	free(j.square);
-	free(j.logits);
-	free(j.maps);
+	close_job(&j);
 	return code < 0 ? TOOL_DONE : code; /* help is no failure */
 }

@@ -121,6 +121,27 @@ is "$(awk -F '\t' '$4 != "-" && !($5 <= $4 && $4 <= $6 && $8 <= $7 && $7 <= $9) 
 is "$("$tool" eval "$@" --bootstrap 0 2>/dev/null | awk -F '\t' 'NR == 2 { print $4 $5 }')" "$(awk -F '\t' 'NR == 2 { print $4 "-" }' "$work/eval")" \
 	"without bootstrap no interval"
 says "eval as JSON" 0 '"auprc_95"' "$tool" eval "$@" --bootstrap 10 --json
+# an image list, in another folder than this one: the same figures as of the logits that score prints
+printf '%s\n' 1.png ./2.png "$work/images/3.png" >"$work/images/list"
+printf '%s\n' image,effusion,pneumothorax 1,0,1 2,1,0 3,0,1 >"$work/three.csv"
+{
+	echo effusion,pneumothorax
+	for i in 1 2 3; do
+		"$tool" score --model "$bundle" --findings "$work/two.yaml" "$work/images/$i.png" 2>/dev/null | cut -f 3 | paste -s -d ,
+	done
+} >"$work/three-logits.csv"
+"$tool" eval --findings "$work/two.yaml" --logits "$work/three-logits.csv" --labels "$work/three.csv" >"$work/want" 2>/dev/null
+"$tool" eval --findings "$work/two.yaml" --model "$bundle" --images "$work/images/list" --labels "$work/three.csv" >"$work/got" 2>/dev/null
+is $? 0 "eval of an image list"
+cmp -s "$work/want" "$work/got"
+ok $? "says what eval of its logits says"
+echo absent.png >>"$work/images/list"
+says "a list of another length" 1 "names 4 images and the labels have 3 rows" "$tool" eval --findings "$work/two.yaml" \
+	--model "$bundle" --images "$work/images/list" --labels "$work/three.csv"
+sed -i 2d "$work/images/list"
+says "an image that is not there" 1 "absent.png" "$tool" eval --findings "$work/two.yaml" \
+	--model "$bundle" --images "$work/images/list" --labels "$work/three.csv"
+says "logits and a model" 64 "either --logits" "$tool" eval "$@" --model "$bundle" --images "$work/images/list"
 says "an option of the other verb" 64 "--l2 is not an option" "$tool" eval "$@" --l2 5
 says "calibrate without a family" 64 "--family NAME is missing" "$tool" calibrate "$@"
 "$tool" calibrate "$@" --family untrained-tiny --origin "made up: it's noise" >"$work/calibrated.yaml" 2>/dev/null
