@@ -30,6 +30,7 @@
 static const char eval_help[] =
 	"Usage: carzero-model eval --findings FILE (--logits FILE | --model DIR --images LIST)\n"
 	"                          --labels FILE [--bootstrap N] [--json]\n"
+	"                          [--threshold-sensitivity S] [--threshold-alarm A]\n"
 	"\n"
 	"Area under the ROC curve (ties count half) and under the precision-recall curve (average\n"
 	"precision) of each finding, each with a 95% interval. Prints finding, images, positives, auc,\n"
@@ -45,6 +46,11 @@ static const char eval_help[] =
 	"                   an image that cannot be scored is an error\n"
 	"  --labels FILE    NIH ChestXray14's list ('path 0 1 ...'), Open-I's CSV with\n"
 	"                   labels_automatic, or CSV with finding ids as header; the same rows\n"
+	"  --threshold-sensitivity S  instead: of each finding the highest threshold that finds at least\n"
+	"                   this share of its positives\n"
+	"  --threshold-alarm A  and/or the lowest one that at most this share of all images reaches.\n"
+	"                   Prints finding, wanted, threshold (logit), its 95% interval, probability,\n"
+	"                   sensitivity, ppv, alarm_rate; probability is by the list's calibration\n"
 	"  --bootstrap N    patients are drawn N times with replacement, always in the same way\n"
 	"                   (default 1000; 0 for no intervals)\n"
 	"  --json           JSON instead of a table\n";
@@ -81,6 +87,7 @@ struct eval_job {
 	bool json, split, table;
 	double l2, prevalence;	     /* prevalence: 0 for that of the fit */
 	unsigned replicates;	     /* of the bootstrap */
+	double sensitivity, alarm;   /* wanted of thresholds; 0 for none */
 	const char *family, *recipe, *precision, *origin;
 	struct findings *f;
 	struct logit_table logits;
@@ -244,6 +251,18 @@ static uint64_t draw(uint64_t *state)
 	return z ^ z >> 31;
 }
 
+/* weight[i]: how often row i was drawn; times: [patients], for the purpose. */
+static void draw_patients(const struct evaluation *v, uint64_t *state, uint32_t *times, uint32_t *weight)
+{
+	size_t i;
+
+	memset(times, 0, v->patients * sizeof(*times));
+	for (i = 0; i < v->patients; i++)
+		times[draw(state) % v->patients]++; /* far fewer than 2^64: no bias to speak of */
+	for (i = 0; i < v->rows; i++)
+		weight[i] = times[v->patient[i]];
+}
+
 static void bootstrap(struct evaluation *v)
 {
 	CLEANUP(free) uint32_t *times = xcalloc(v->patients + 1, sizeof(*times));
@@ -255,11 +274,7 @@ static void bootstrap(struct evaluation *v)
 	unsigned k;
 
 	for (k = 0; k < v->j->replicates; k++) {
-		memset(times, 0, v->patients * sizeof(*times));
-		for (i = 0; i < v->patients; i++)
-			times[draw(&state) % v->patients]++; /* far fewer than 2^64: no bias to speak of */
-		for (i = 0; i < v->rows; i++)
-			weight[i] = times[v->patient[i]];
+		draw_patients(v, &state, times, weight);
 		for (i = 0; i < v->n_pooled; i++)
 			pooled_weight[i] = weight[i % v->rows];
 		measure(v, weight, pooled_weight, m);
@@ -277,7 +292,15 @@ static int by_value(const void *pa, const void *pb)
 	return (*a > *b) - (*a < *b);
 }
 
-/* The 2.5th and 97.5th percentile of the draws in which row i was defined; NAN without any. */
+/* The 2.5th and 97.5th percentile of x, which is sorted for it; NAN of none. */
+static void percentiles(float *x, size_t n, double ret[2])
+{
+	qsort(x, n, sizeof(*x), by_value);
+	ret[0] = n > 0 ? (double)x[(size_t)(0.025 * (double)(n - 1) + 0.5)] : (double)NAN;
+	ret[1] = n > 0 ? (double)x[(size_t)(0.975 * (double)(n - 1) + 0.5)] : (double)NAN;
+}
+
+/* Of the draws in which row i was defined. */
 static void interval(const struct evaluation *v, unsigned which, size_t i, double ret[2])
 {
 	CLEANUP(free) float *x = xcalloc((size_t)v->j->replicates + 1, sizeof(*x));
@@ -286,9 +309,7 @@ static void interval(const struct evaluation *v, unsigned which, size_t i, doubl
 	for (k = 0; k < v->j->replicates; k++)
 		if (!isnan(v->drawn[which][k * v->n + i]))
 			x[n++] = v->drawn[which][k * v->n + i];
-	qsort(x, n, sizeof(*x), by_value);
-	ret[0] = n > 0 ? (double)x[(size_t)(0.025 * (double)(n - 1) + 0.5)] : (double)NAN;
-	ret[1] = n > 0 ? (double)x[(size_t)(0.975 * (double)(n - 1) + 0.5)] : (double)NAN;
+	percentiles(x, n, ret);
 }
 
 static json_t *json_number(double x)
@@ -360,6 +381,76 @@ static void print_evaluation(const struct evaluation *v)
 	json_decref(root);
 }
 
+/* ---- thresholds ---- */
+
+static void print_threshold(const struct evaluation *v, size_t i, int by_alarm, json_t *rows)
+{
+	CLEANUP(free) uint32_t *times = xcalloc(v->patients + 1, sizeof(*times));
+	CLEANUP(free) uint32_t *weight = xcalloc(v->rows + 1, sizeof(*weight));
+	CLEANUP(free) float *drawn = xcalloc((size_t)v->j->replicates + 1, sizeof(*drawn));
+	const float *logit = v->j->logits.column[i];
+	const uint8_t *positive = v->j->labels.column[i];
+	const struct finding *f = &v->j->f->finding[i];
+	const struct calibration *c = &f->calibration;
+	const char *wanted = by_alarm ? "alarm_rate" : "sensitivity";
+	double share = by_alarm ? v->j->alarm : v->j->sensitivity, x[2], p = NAN;
+	struct threshold now = { (double)NAN, (double)NAN, (double)NAN, (double)NAN }, t;
+	uint64_t state = BOOTSTRAP_SEED; /* each finding sees the same draws */
+	size_t n = 0;
+	unsigned k;
+
+	if (v->order[i] != NULL &&
+	    metrics_threshold(logit, v->order[i], positive, NULL, v->rows, share, by_alarm, &now) == 0)
+		for (k = 0; k < v->j->replicates; k++) {
+			draw_patients(v, &state, times, weight);
+			if (metrics_threshold(logit, v->order[i], positive, weight, v->rows, share, by_alarm,
+					      &t) == 0)
+				drawn[n++] = (float)t.score;
+		}
+	percentiles(drawn, n, x);
+	if (c->present)
+		p = calibrate_probability(&(struct platt){ c->a, c->b }, now.score);
+	if (rows != NULL) {
+		json_array_append_new(
+			rows, json_pack("{s:s, s:s, s:f, s:o, s:[o, o], s:o, s:o, s:o, s:o}", "finding", f->id,
+					"by", wanted, "wanted", share, "threshold", json_number(now.score),
+					"threshold_95", json_number(x[0]), json_number(x[1]), "probability",
+					json_number(p), "sensitivity", json_number(now.sensitivity), "ppv",
+					json_number(now.ppv), "alarm_rate", json_number(now.alarm_rate)));
+		return;
+	}
+	printf("%s\t%s=%g", f->id, wanted, share);
+	printf(isnan(now.score) ? "\t-" : "\t%.6f", now.score); /* digits of score, to be compared with */
+	printf(isnan(x[0]) ? "\t-\t-" : "\t%.6f\t%.6f", x[0], x[1]);
+	printf(isnan(p) ? "\t-" : "\t%.6f", p);
+	print_number(now.sensitivity);
+	print_number(now.ppv);
+	print_number(now.alarm_rate);
+	putchar('\n');
+}
+
+static void print_thresholds(const struct evaluation *v)
+{
+	json_t *rows = v->j->json ? json_array() : NULL, *root;
+	size_t i;
+
+	if (rows == NULL)
+		puts("finding\twanted\tthreshold\tlow\thigh\tprobability\tsensitivity\tppv\talarm_rate");
+	for (i = 0; i < v->findings; i++) {
+		if (v->j->sensitivity > 0)
+			print_threshold(v, i, 0, rows);
+		if (v->j->alarm > 0)
+			print_threshold(v, i, 1, rows);
+	}
+	if (rows == NULL)
+		return;
+	root = json_pack("{s:o, s:I, s:I}", "thresholds", rows, "patients", (json_int_t)v->patients,
+			 "bootstrap", (json_int_t)v->j->replicates);
+	(void)json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+	putchar('\n');
+	json_decref(root);
+}
+
 static int prepare(struct evaluation *v)
 {
 	const struct eval_job *j = v->j;
@@ -401,6 +492,8 @@ static int evaluate(struct eval_job *j)
 	number_patients(&v);
 	if (prepare(&v) < 0) {
 		code = tool_failed(j->verb, "no memory for %zu images of %zu findings", v.rows, v.findings);
+	} else if (j->sensitivity > 0 || j->alarm > 0) {
+		print_thresholds(&v);
 	} else {
 		measure(&v, NULL, NULL, v.now); /* which findings count; groups follow */
 		divide(&v);
@@ -629,11 +722,14 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		{ "recipe", required_argument, NULL, 'c' },   { "precision", required_argument, NULL, 'q' },
 		{ "origin", required_argument, NULL, 'o' },   { "prevalence", required_argument, NULL, 'p' },
 		{ "model", required_argument, NULL, 'm' },    { "images", required_argument, NULL, 'i' },
+		{ "threshold-sensitivity", required_argument, NULL, 'S' },
+		{ "threshold-alarm", required_argument, NULL, 'A' },
 		{ NULL, 0, NULL, 0 },
 	};
-	static const char of_eval[] = "jrmi", of_calibrate[] = "lntycqop";
+	static const char of_eval[] = "jrmiSA", of_calibrate[] = "lntycqop";
 	const struct option *o;
 	uint64_t replicates = REPLICATES;
+	double share;
 	char *end;
 	int c;
 
@@ -660,6 +756,14 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 			if (!str_to_u64(optarg, 0, REPLICATES_MAX, &replicates))
 				return tool_usage(j->verb, "--bootstrap %s: expected a number from 0 to %d",
 						  optarg, REPLICATES_MAX);
+			break;
+		case 'S':
+		case 'A':
+			share = strtod(optarg, &end);
+			if (end == optarg || *end != '\0' || !(share > 0 && share <= 1))
+				return tool_usage(j->verb, "--threshold-%s %s: expected a share, above 0 and up to 1",
+						  c == 'S' ? "sensitivity" : "alarm", optarg);
+			*(c == 'S' ? &j->sensitivity : &j->alarm) = share;
 			break;
 		case 'p':
 			j->prevalence = strtod(optarg, &end);

@@ -103,6 +103,41 @@ int metrics_measure(const float *score, const uint32_t *order, const uint8_t *po
 	return 0;
 }
 
+/* As above.  Cases that count nothing set no threshold. */
+int metrics_threshold(const float *score, const uint32_t *order, const uint8_t *positive, const uint32_t *weight,
+		      size_t n, double wanted, int by_alarm, struct threshold *ret)
+{
+	double all[2] = { 0, 0 }, called[2] = { 0, 0 };
+	struct threshold best;
+	size_t i, j;
+	int found = 0;
+
+	for (i = 0; i < n; i++)
+		all[positive[i]] += weight != NULL ? weight[i] : 1;
+	if (all[0] <= 0 || all[1] <= 0)
+		return -EDOM;
+	for (i = 0; i < n; i = j) {
+		double before = called[0] + called[1], now, rate;
+
+		for (j = i; j < n && score[order[j]] == score[order[i]]; j++)
+			called[positive[order[j]]] += weight != NULL ? weight[order[j]] : 1;
+		now = called[0] + called[1];
+		rate = now / (all[0] + all[1]);
+		if (by_alarm && rate > wanted)
+			break;
+		if (now <= before)
+			continue;
+		best = (struct threshold){ (double)score[order[i]], called[1] / all[1], called[1] / now, rate };
+		found = 1;
+		if (!by_alarm && best.sensitivity >= wanted)
+			break;
+	}
+	if (!found)
+		return -EDOM;
+	*ret = best;
+	return 0;
+}
+
 double metrics_brier(const double *probability, const uint8_t *positive, size_t n)
 {
 	double sum = 0;

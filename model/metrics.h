@@ -25,6 +25,15 @@ int metrics_order(const float *score, size_t n, uint32_t **ret);
 int metrics_measure(const float *score, const uint32_t *order, const uint8_t *positive, const uint32_t *weight,
 		    size_t n, struct measures *ret);
 
+struct threshold { /* a case is called positive when its score is at least `score` */
+	double score, sensitivity, ppv, alarm_rate; /* alarm_rate: the share of all cases called positive */
+};
+
+/* The highest threshold with at least this sensitivity, or (by_alarm) the lowest with at most this alarm
+ * rate; weight as above.  -EDOM when one of the two kinds is missing, or no score keeps to the rate. */
+int metrics_threshold(const float *score, const uint32_t *order, const uint8_t *positive, const uint32_t *weight,
+		      size_t n, double wanted, int by_alarm, struct threshold *ret);
+
 /* Mean squared distance of the probability from what was the case; n > 0. */
 double metrics_brier(const double *probability, const uint8_t *positive, size_t n);
 

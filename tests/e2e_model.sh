@@ -141,6 +141,13 @@ says "a list of another length" 1 "names 4 images and the labels have 3 rows" "$
 sed -i 2d "$work/images/list"
 says "an image that is not there" 1 "absent.png" "$tool" eval --findings "$work/two.yaml" \
 	--model "$bundle" --images "$work/images/list" --labels "$work/three.csv"
+"$tool" eval "$@" --bootstrap 100 --threshold-sensitivity 0.9 --threshold-alarm 0.1 >"$work/thresholds" 2>/dev/null
+is $? 0 "eval: thresholds"
+is "$(awk -F '\t' 'NR > 1 && $4 <= $3 && $3 <= $5 && $4 < $5 && $6 == "-" { print $2 }' "$work/thresholds" | tr '\n' ' ')" \
+	"sensitivity=0.9 alarm_rate=0.1 sensitivity=0.9 alarm_rate=0.1 " "each in its interval"
+is "$(awk -F '\t' '$2 == "sensitivity=0.9" && $7 >= 0.9 && $7 < 0.92 || $2 == "alarm_rate=0.1" && $9 <= 0.1 && $9 > 0.09' "$work/thresholds" |
+	wc -l)" 4 "and as wanted"
+says "a wrong share" 64 "expected a share" "$tool" eval "$@" --threshold-alarm 2
 says "logits and a model" 64 "either --logits" "$tool" eval "$@" --model "$bundle" --images "$work/images/list"
 says "an option of the other verb" 64 "--l2 is not an option" "$tool" eval "$@" --l2 5
 says "calibrate without a family" 64 "--family NAME is missing" "$tool" calibrate "$@"

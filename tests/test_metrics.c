@@ -107,6 +107,25 @@ static void check_platt(void)
 	   "far logits do not overflow");
 }
 
+static void check_threshold(void)
+{
+	static const float x[6] = { 6, 5, 4, 4, 2, 1 };
+	static const uint8_t y[6] = { 1, 0, 1, 0, 1, 0 };
+	static const uint32_t w[6] = { 0, 1, 1, 1, 1, 1 };
+	CLEANUP(free) uint32_t *order = NULL;
+	struct threshold t = { 0, 0, 0, 0 };
+
+	is_int(metrics_order(x, 6, &order), 0, "order");
+	is_int(metrics_threshold(x, order, y, NULL, 6, 0.6, 0, &t), 0, "a threshold by sensitivity");
+	ok(t.score == 4 && fabs(t.sensitivity - 2.0 / 3) < 1e-12 && t.ppv == 0.5 && fabs(t.alarm_rate - 4.0 / 6) < 1e-12,
+	   "takes ties together (%g)", t.score);
+	is_int(metrics_threshold(x, order, y, NULL, 6, 0.4, 1, &t), 0, "one by alarm rate");
+	ok(t.score == 5 && t.ppv == 0.5, "keeps to it (%g)", t.score);
+	is_int(metrics_threshold(x, order, y, w, 6, 0.3, 1, &t), 0, "with weights");
+	ok(t.score == 5 && t.ppv == 0 && t.alarm_rate == 0.2, "what counts nothing sets no threshold (%g)", t.score);
+	is_int(metrics_threshold(x, order, y, NULL, 6, 0.1, 1, &t), -EDOM, "no score keeps to that rate");
+}
+
 static void check_published(void)
 {
 	static float logit[NIH_FINDINGS][NIH_ROWS];
@@ -158,6 +177,7 @@ int main(void)
 	check_auc();
 	check_measures();
 	check_platt();
+	check_threshold();
 	check_published();
 	return done();
 }
