@@ -30,7 +30,7 @@
 static const char eval_help[] =
 	"Usage: carzero-model eval --findings FILE (--logits FILE | --model DIR --images LIST)\n"
 	"                          --labels FILE [--bootstrap N] [--json]\n"
-	"                          [--threshold-sensitivity S] [--threshold-alarm A]\n"
+	"                          [--threshold-sensitivity S] [--threshold-alarm A] [--svg FILE]\n"
 	"\n"
 	"Area under the ROC curve (ties count half) and under the precision-recall curve (average\n"
 	"precision) of each finding, each with a 95% interval. Prints finding, images, positives, auc,\n"
@@ -51,6 +51,7 @@ static const char eval_help[] =
 	"  --threshold-alarm A  and/or the lowest one that at most this share of all images reaches.\n"
 	"                   Prints finding, wanted, threshold (logit), its 95% interval, probability,\n"
 	"                   sensitivity, ppv, alarm_rate; probability is by the list's calibration\n"
+	"  --svg FILE       also draws the ROC curves of all findings; nothing is overwritten\n"
 	"  --bootstrap N    patients are drawn N times with replacement, always in the same way\n"
 	"                   (default 1000; 0 for no intervals)\n"
 	"  --json           JSON instead of a table\n";
@@ -83,6 +84,7 @@ static const char calibrate_help[] =
 
 struct eval_job {
 	const char *verb, *list, *logits_path, *labels_path;
+	const char *svg_path; /* NULL for no drawing */
 	const char *model_path, *images_path; /* instead of logits_path */
 	bool json, split, table;
 	double l2, prevalence;	     /* prevalence: 0 for that of the fit */
@@ -451,6 +453,73 @@ static void print_thresholds(const struct evaluation *v)
 	json_decref(root);
 }
 
+/* ---- ROC curves as SVG: one small square a finding ---- */
+
+enum { SQUARE = 200, CELL_WIDTH = 240, CELL_HEIGHT = 250, PER_LINE = 4 };
+
+static void svg_text(FILE *o, const char *text)
+{
+	for (; *text != '\0'; text++)
+		switch (*text) {
+		case '&': fputs("&amp;", o); break;
+		case '<': fputs("&lt;", o); break;
+		case '>': fputs("&gt;", o); break;
+		default: putc(*text, o);
+		}
+}
+
+/* Ties are one slanted line, as they count half; steps below half a pixel are left out. */
+static void svg_curve(const struct evaluation *v, size_t i, FILE *o)
+{
+	const float *x = v->j->logits.column[i];
+	const uint8_t *positive = v->j->labels.column[i];
+	double of[2] = { (double)(v->rows - v->positives[i]), (double)v->positives[i] }, n[2] = { 0, 0 };
+	double was[2] = { 0, 0 };
+	size_t k, m;
+
+	fputs("<polyline fill=\"none\" stroke=\"#1f5fa8\" stroke-width=\"2\" points=\"0,200", o);
+	for (k = 0; k < v->rows; k = m) {
+		for (m = k; m < v->rows && x[v->order[i][m]] == x[v->order[i][k]]; m++)
+			n[positive[v->order[i][m]]]++;
+		if (m < v->rows && n[0] / of[0] - was[0] < 0.0025 && n[1] / of[1] - was[1] < 0.0025)
+			continue;
+		was[0] = n[0] / of[0];
+		was[1] = n[1] / of[1];
+		fprintf(o, " %.1f,%.1f", SQUARE * was[0], SQUARE * (1 - was[1]));
+	}
+	fputs("\"/>\n", o);
+}
+
+static int draw_roc(const struct evaluation *v)
+{
+	size_t lines = (v->findings + PER_LINE - 1) / PER_LINE, i;
+	FILE *o = fopen(v->j->svg_path, "wxe");
+	bool bad;
+
+	if (o == NULL)
+		return tool_failed(v->j->verb, "%s: %s", v->j->svg_path, strerror(errno));
+	fprintf(o, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%zu\" "
+		   "font-family=\"sans-serif\" font-size=\"12\">\n"
+		   "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+		PER_LINE * CELL_WIDTH, lines * CELL_HEIGHT);
+	for (i = 0; i < v->findings; i++) {
+		fprintf(o, "<g transform=\"translate(%zu,%zu)\">\n<text y=\"-6\">", i % PER_LINE * CELL_WIDTH + 20,
+			i / PER_LINE * CELL_HEIGHT + 25);
+		svg_text(o, v->j->f->finding[i].name);
+		fputs("</text>\n<rect width=\"200\" height=\"200\" fill=\"none\" stroke=\"#888\"/>\n"
+		      "<line x1=\"0\" y1=\"200\" x2=\"200\" y2=\"0\" stroke=\"#ccc\"/>\n", o);
+		fprintf(o, isnan(v->now[i].auc) ? "<text x=\"110\" y=\"190\">AUC -</text>\n" :
+			"<text x=\"110\" y=\"190\">AUC %.4f</text>\n", v->now[i].auc);
+		if (!isnan(v->now[i].auc))
+			svg_curve(v, i, o);
+		fputs("</g>\n", o);
+	}
+	fputs("</svg>\n", o);
+	bad = ferror(o) != 0;
+	bad |= fclose(o) != 0;
+	return bad ? tool_failed(v->j->verb, "%s: cannot be written", v->j->svg_path) : TOOL_DONE;
+}
+
 static int prepare(struct evaluation *v)
 {
 	const struct eval_job *j = v->j;
@@ -502,6 +571,8 @@ static int evaluate(struct eval_job *j)
 			code = tool_failed(j->verb, "no finding has both kinds of images");
 		bootstrap(&v);
 		print_evaluation(&v);
+		if (j->svg_path != NULL && draw_roc(&v) != TOOL_DONE)
+			code = TOOL_FAILED;
 	}
 	for (i = 0; i < v.findings; i++)
 		free(v.order[i]);
@@ -723,10 +794,11 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		{ "origin", required_argument, NULL, 'o' },   { "prevalence", required_argument, NULL, 'p' },
 		{ "model", required_argument, NULL, 'm' },    { "images", required_argument, NULL, 'i' },
 		{ "threshold-sensitivity", required_argument, NULL, 'S' },
+		{ "svg", required_argument, NULL, 'V' },
 		{ "threshold-alarm", required_argument, NULL, 'A' },
 		{ NULL, 0, NULL, 0 },
 	};
-	static const char of_eval[] = "jrmiSA", of_calibrate[] = "lntycqop";
+	static const char of_eval[] = "jrmiSAV", of_calibrate[] = "lntycqop";
 	const struct option *o;
 	uint64_t replicates = REPLICATES;
 	double share;
@@ -742,6 +814,7 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 		switch (c) {
 		case 'f': j->list = optarg; break;
 		case 'g': j->logits_path = optarg; break;
+		case 'V': j->svg_path = optarg; break;
 		case 'm': j->model_path = optarg; break;
 		case 'i': j->images_path = optarg; break;
 		case 'b': j->labels_path = optarg; break;
@@ -783,6 +856,8 @@ static int read_options(struct eval_job *j, int argc, char **argv, bool fit)
 	}
 	if ((j->model_path != NULL) != (j->images_path != NULL))
 		return tool_usage(j->verb, "--model DIR and --images LIST go together");
+	if (j->svg_path != NULL && (j->sensitivity > 0 || j->alarm > 0))
+		return tool_usage(j->verb, "--svg draws what goes with the areas, not with thresholds");
 	if (j->model_path != NULL && j->logits_path != NULL)
 		return tool_usage(j->verb, "give either --logits FILE or --model DIR and --images LIST");
 	if (j->list == NULL || (j->logits_path == NULL && j->model_path == NULL) || j->labels_path == NULL)

@@ -147,6 +147,11 @@ is "$(awk -F '\t' 'NR > 1 && $4 <= $3 && $3 <= $5 && $4 < $5 && $6 == "-" { prin
 	"sensitivity=0.9 alarm_rate=0.1 sensitivity=0.9 alarm_rate=0.1 " "each in its interval"
 is "$(awk -F '\t' '$2 == "sensitivity=0.9" && $7 >= 0.9 && $7 < 0.92 || $2 == "alarm_rate=0.1" && $9 <= 0.1 && $9 > 0.09' "$work/thresholds" |
 	wc -l)" 4 "and as wanted"
+sed 's/Pleural eff/P < q \&amp eff/' "$work/two.yaml" >"$work/odd.yaml"
+says "eval draws" 0 "macro" "$tool" eval "$@" --findings "$work/odd.yaml" --bootstrap 0 --svg "$work/roc.svg"
+is "$(grep -c '<polyline' "$work/roc.svg") $(grep -c 'P &lt; q &amp;' "$work/roc.svg") $(tail -n 1 "$work/roc.svg")" "2 1 </svg>" \
+	"a curve each, names escaped"
+says "and does not overwrite" 1 "exists" "$tool" eval "$@" --bootstrap 0 --svg "$work/roc.svg"
 says "a wrong share" 64 "expected a share" "$tool" eval "$@" --threshold-alarm 2
 says "logits and a model" 64 "either --logits" "$tool" eval "$@" --model "$bundle" --images "$work/images/list"
 says "an option of the other verb" 64 "--l2 is not an option" "$tool" eval "$@" --l2 5
