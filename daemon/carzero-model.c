@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "model/kernels.h"
+
 #include "daemon/tool.h"
 
 static const struct verb {
@@ -90,6 +92,7 @@ int main(int argc, char **argv)
 {
 	size_t i;
 
+	kernels_wait_asleep(argv);
 	log_open("carzero-model", LOG_LEVEL_WARNING);
 	if (argc < 2) {
 		fputs(help, stderr);

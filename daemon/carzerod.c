@@ -140,6 +140,7 @@ int main(int argc, char **argv)
 	int c;
 
 	log_open("carzerod", LOG_LEVEL_INFO);
+	(void)setenv("OMP_WAIT_POLICY", "passive", 0); /* for the workers: see kernels_wait_asleep() */
 	while ((c = getopt_long(argc, argv, "c:FhV", options, NULL)) != -1) {
 		if (c == 'c')
 			path = optarg;

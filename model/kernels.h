@@ -21,6 +21,12 @@
 enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN };
 enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
 
+/* First thing in a main(): the libraries' threads shall sleep while they wait, not spin.  Spinning gains
+ * little on an idle machine and loses a factor of five on a busy one (SPEED.md).  OpenMP reads that from
+ * the environment before main(), so the program starts itself again, once; a program that is started
+ * with OMP_WAIT_POLICY, as carzerod-infer is by its keeper, goes on. */
+void kernels_wait_asleep(char **argv);
+
 /* Chooses the backend from now on; without a call the best that was built.  -ENOTSUP: not built.
  * Not while a layer is packed. */
 int kernels_set_backend(enum kernels_backend backend);

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -49,6 +50,14 @@ static bool done_by_onednn(bool yes)
 static bool use_onednn(void)
 {
 	return with_onednn && onednn_has(KERNELS_F32);
+}
+
+void kernels_wait_asleep(char **argv)
+{
+	if (!onednn_has(KERNELS_F32) || getenv("OMP_WAIT_POLICY") != NULL)
+		return;
+	if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0)
+		(void)execv("/proc/self/exe", argv); /* where that fails, waiting spins */
 }
 
 int kernels_set_backend(enum kernels_backend backend)

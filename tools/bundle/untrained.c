@@ -24,27 +24,16 @@
 #define VOCAB_BYTES_MAX (1024 * 1024)
 
 /* The network: as model.json names its parts. */
-enum {
-	DIM = 64,
-	IMG = 224,
-	PATCH = 16,
-	VIT_DEPTH = 2,
-	VIT_HEADS = 4,
-	VIT_MLP = 160,
-	MAX_POS = 112,
-	BERT_DEPTH = 4,
-	BERT_HEADS = 4,
-	BERT_MLP = 112,
-	FUS_DEPTH = 4,
-	FUS_HEADS = 4,
-	FUS_MLP = 96,
-	HEAD_0 = 96,
-	HEAD_1 = 48,
-	HEAD_2 = 32,
-	WORD_NUM = 97,
-	LAST_N_LAYERS = 4,
-	IMSIZE = 256,
-};
+#ifdef UNTRAINED_PUBLISHED /* the published sizes, for tools/bench */
+#define SIZE_NAME "full"
+enum { DIM = 768, VIT_DEPTH = 12, VIT_HEADS = 12, VIT_MLP = 3072 };
+enum { BERT_DEPTH = 12, BERT_HEADS = 12, BERT_MLP = 3072, FUS_MLP = 1024, HEAD_0 = 1024, HEAD_1 = 512, HEAD_2 = 256 };
+#else
+#define SIZE_NAME "tiny"
+enum { DIM = 64, VIT_DEPTH = 2, VIT_HEADS = 4, VIT_MLP = 160 };
+enum { BERT_DEPTH = 4, BERT_HEADS = 4, BERT_MLP = 112, FUS_MLP = 96, HEAD_0 = 96, HEAD_1 = 48, HEAD_2 = 32 };
+#endif
+enum { IMG = 224, PATCH = 16, MAX_POS = 112, FUS_DEPTH = 4, FUS_HEADS = 4, WORD_NUM = 97, LAST_N_LAYERS = 4, IMSIZE = 256 };
 
 /* How a tensor's numbers are scaled.  Fusion is louder, so that its attention is not flat. */
 enum kind { NORM_WEIGHT, NORM_BIAS, BIAS, EMBEDDING, LINEAR, FUSION_LINEAR };
@@ -239,7 +228,8 @@ static int write_manifest(int dir, size_t vocab, uint64_t seed, const uint8_t di
 	str_hex(sha256, digest, DIGEST_SIZE);
 	n = snprintf(
 		text, sizeof(text),
-		"{\n \"format\": 1,\n \"name\": \"untrained-tiny-%llu\",\n \"family\": \"untrained-tiny\",\n"
+		"{\n \"format\": 1,\n \"name\": \"untrained-" SIZE_NAME "-%llu\",\n"
+		" \"family\": \"untrained-" SIZE_NAME "\",\n"
 		" \"domain\": \"untrained\",\n \"sha256\": \"%s\",\n \"dim\": %d,\n \"img\": %d,\n"
 		" \"patch\": %d,\n \"vit_depth\": %d,\n \"vit_heads\": %d,\n \"vit_mlp\": %d,\n"
 		" \"vocab\": %zu,\n \"max_pos\": %d,\n \"bert_depth\": %d,\n \"bert_heads\": %d,\n"
