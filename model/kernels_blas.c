@@ -54,10 +54,16 @@ static bool use_onednn(void)
 
 void kernels_wait_asleep(char **argv)
 {
+	char path[PATH_MAX]; /* the link itself would name the process "exe" in ps */
+	ssize_t n;
+
 	if (!onednn_has(KERNELS_F32) || getenv("OMP_WAIT_POLICY") != NULL)
 		return;
-	if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0)
-		(void)execv("/proc/self/exe", argv); /* where that fails, waiting spins */
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (n <= 0 || setenv("OMP_WAIT_POLICY", "passive", 0) < 0)
+		return;
+	path[n] = '\0';
+	(void)execv(path, argv); /* where that fails, waiting spins */
 }
 
 int kernels_set_backend(enum kernels_backend backend)
