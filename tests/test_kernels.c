@@ -248,7 +248,9 @@ int main(void)
 		half = tower(dir, "onednn bf16", KERNELS_BF16, &n);
 		compare("onednn bf16 to openblas f32", half, blas, n, 0.05);
 	} else {
-		skip("no bf16 on this CPU");
+		struct self_attention a;
+
+		is_int(self_attention_init(&a, 4, 8, 2, KERNELS_BF16), -ENOTSUP, "no bf16 on this CPU: refused");
 	}
 	is_int((long long)kernels_fallbacks(), 0, "nothing fell back to OpenBLAS");
 

@@ -740,16 +740,6 @@ static void test_limits(void)
 	   "limits: a decoder that never ends is ended");
 }
 
-/* ---- without --------------------------------------------------------------------------------------------------- */
-
-static void test_without(void)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(roles); i++)
-		skip("built without sandbox");
-}
-
 int main(void)
 {
 	char date[9], when[14], offset[6];
@@ -757,10 +747,6 @@ int main(void)
 
 	clock_dicom_local(0, date, when, offset); /* reads the time zone's file, as every worker does before */
 	test_limits();
-	if (!sandbox_built()) {
-		test_without();
-		return done();
-	}
 	for (i = 0; i < ARRAY_SIZE(roles); i++) {
 		test_refused(roles[i].role, roles[i].name);
 		test_every_call(roles[i].role, roles[i].name);
