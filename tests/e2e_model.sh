@@ -162,6 +162,10 @@ is $? 0 "calibrate"
 is $? 0 "its output is a findings list"
 is "$(awk -F '\t' '$4 != "-"' "$work/scores" | wc -l)" 2 "whose calibrations apply"
 is "$(grep -c 'expected calibration error' "$work/calibrated.yaml")" 2 "with a table of reliability each"
+says "calibrate draws" 0 "expected calibration error" "$tool" calibrate "$@" --family x --svg "$work/reliability.svg"
+is "$(grep -c '<polyline' "$work/reliability.svg") $(grep -c '<circle' "$work/reliability.svg") $(tail -n 1 "$work/reliability.svg")" \
+	"2 $(grep -c '^  #   0\.' "$work/calibrated.yaml") </svg>" "a line each, and a disc for each tenth that the tables name"
+says "and does not overwrite" 1 "exists" "$tool" calibrate "$@" --family x --svg "$work/reliability.svg"
 b=$(awk '/^    b:/ { print $2; exit }' "$work/calibrated.yaml")
 shifted=$("$tool" calibrate "$@" --family x --prevalence 0.01 2>/dev/null | awk '/^    b:/ { print $2; exit }')
 share=$(awk '/^    prevalence:/ { print $2; exit }' "$work/calibrated.yaml")
