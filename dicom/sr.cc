@@ -11,20 +11,13 @@
  * Our own texts are ASCII, so that they are right in every Specific Character Set; what a site wrote
  * into its findings list may be more, see own_text().
  */
-#include "dicom/guard.hh"
+#include "dicom/result.hh"
 
-#include <math.h>
 #include <stdio.h>
 
 #include <algorithm>
-#include <memory>
 #include <set>
-#include <string>
-#include <vector>
 
-#include "dcmtk/dcmdata/dcdeftag.h"
-#include "dcmtk/dcmdata/dcfilefo.h"
-#include "dcmtk/dcmdata/dcmetinf.h"
 #include "dcmtk/dcmdata/dcuid.h"
 #include "dcmtk/dcmdata/dcvrda.h"
 #include "dcmtk/dcmdata/dcvrds.h"
@@ -39,20 +32,8 @@ extern "C" {
 #include "base/fdio.h"
 }
 
-#include "dicom/dicom.h"
-#include "dicom/header.hh"
-#include "dicom/sr.h"
-
-#define SH_MAX 16 /* characters, PS3.5 6.2 */
-#define LO_MAX 64
 #define DS_MAX 16
 #define MEANING_BYTES_MAX (4 * LO_MAX)
-
-/* Of a source's header; it has passed the receiver and usually the decoder before. */
-#define SOURCE_DEPTH_MAX 16
-#define SOURCE_ITEMS_MAX 10000
-#define SOURCE_FRAGMENTS_MAX 1000000
-#define SOURCE_PIXELS_MAX (1u << 28)
 
 #define LOCAL_SCHEME "99CXRZS"
 #define LOCAL_SCHEME_UID "2.25.195000788339835311453065584184026576707"
@@ -61,66 +42,9 @@ extern "C" {
 namespace
 {
 
+using namespace result;
+
 typedef DSRTypes T;
-
-struct concept_code {
-	const char *value, *scheme, *meaning;
-
-	operator DSRCodedEntryValue() const
-	{
-		return DSRCodedEntryValue(value, scheme, meaning, DSRTypes::CVT_auto, OFFalse);
-	}
-};
-
-/* ---- the sources ---- */
-
-/* One image of the report, or what can be known of it. */
-struct source {
-	DcmDataset header;
-	bool readable = false; /* header holds its elements and the UIDs below are there */
-	std::string sop_class, sop_uid, study_uid, series_uid;
-};
-
-typedef std::vector<std::unique_ptr<source>> sources;
-
-/* Without the padding that UIDs and code strings may carry (PS3.5 6.2). */
-std::string trimmed(const char *text)
-{
-	const std::string t(text);
-	size_t from = t.find_first_not_of(' ');
-
-	return from == std::string::npos ? "" : t.substr(from, t.find_last_not_of(' ') - from + 1);
-}
-
-/* 0 or -ENOMEM; an image that cannot be read is not readable, and named in a comment. */
-int source_read(const struct sr_image *image, source &ret)
-{
-	struct dicom_limits limits = {};
-	struct scan scan;
-	bool parsed = false;
-	int r;
-
-	limits.side = UINT16_MAX;
-	limits.pixels = SOURCE_PIXELS_MAX;
-	limits.depth = SOURCE_DEPTH_MAX;
-	limits.items = SOURCE_ITEMS_MAX;
-	limits.fragments = SOURCE_FRAGMENTS_MAX;
-	r = scan_file(image->file, image->file_size, &limits, &scan);
-	if (r < 0)
-		return r;
-	if (scan.data_set != NULL && scan.header_size > 0)
-		parsed = header_read(scan, ret.header).good();
-	scan_free(&scan); /* of a deflated file it holds pixels */
-	if (!parsed)
-		return 0;
-	ret.sop_class = trimmed(header_text(ret.header, DCM_SOPClassUID));
-	ret.sop_uid = trimmed(header_text(ret.header, DCM_SOPInstanceUID));
-	ret.study_uid = trimmed(header_text(ret.header, DCM_StudyInstanceUID));
-	ret.series_uid = trimmed(header_text(ret.header, DCM_SeriesInstanceUID));
-	ret.readable = !ret.sop_class.empty() && !ret.sop_uid.empty() && !ret.study_uid.empty() &&
-		       !ret.series_uid.empty();
-	return 0;
-}
 
 /* ---- the content tree ---- */
 
@@ -263,66 +187,6 @@ private:
 
 /* ---- texts ---- */
 
-/* What a site wrote (UTF-8) in the Specific Character Set that the copied elements have: verbatim
- * for ISO_IR 192, one byte a character for ISO_IR 100, else ASCII with '?' for every other
- * character.  Converting the copied elements instead would change the patient's name. */
-class own_text {
-public:
-	explicit own_text(const std::string &character_set)
-		: utf8(character_set == "ISO_IR 192"), latin1(character_set == "ISO_IR 100")
-	{
-	}
-
-	std::string operator()(const char *text) const
-	{
-		return cut(text, SIZE_MAX);
-	}
-
-	/* For SH and LO, which are counted in characters and where a backslash would begin a second
-	 * value (PS3.5 6.2). */
-	std::string operator()(const char *text, size_t max) const
-	{
-		std::string ret = cut(text, max);
-
-		for (char &c : ret) {
-			if (c == '\\')
-				c = '/';
-		}
-		return ret;
-	}
-
-private:
-	bool utf8, latin1;
-
-	std::string cut(const char *text, size_t max) const
-	{
-		std::string ret;
-
-		for (size_t n = 0; *text != '\0' && n < max; n++) {
-			const char *from = text++;
-
-			while ((*text & 0xc0) == 0x80)
-				text++;
-			ret += character(from, static_cast<size_t>(text - from));
-		}
-		return ret;
-	}
-
-	std::string character(const char *p, size_t n) const
-	{
-		unsigned char first = static_cast<unsigned char>(*p);
-
-		if (n == 1 && first < 0x80)
-			return first < ' ' || first == 0x7f ? " " : std::string(p, 1);
-		if (utf8)
-			return std::string(p, n);
-		/* U+0080 to U+00FF; the first 32 are control characters */
-		if (latin1 && n == 2 && (first == 0xc3 || (first == 0xc2 && (p[1] & 0x20) != 0)))
-			return std::string(1, static_cast<char>((first & 3) << 6 | (p[1] & 0x3f)));
-		return "?";
-	}
-};
-
 bool is_printable_ascii(const std::string &text)
 {
 	for (unsigned char c : text) {
@@ -378,36 +242,6 @@ std::string component(DcmItem &item, const DcmTagKey &tag, unsigned long i)
 }
 
 /* ---- what is known before a row is written ---- */
-
-bool is_calibrated(const struct sr_score *s)
-{
-	return !isnan(s->probability);
-}
-
-/* A number that can be written; the rest is named in a comment (no empty Measured Value Sequence). */
-bool is_scored(const struct sr_score *s)
-{
-	return is_calibrated(s) ? s->probability >= 0 && s->probability <= 1 : isfinite(s->logit);
-}
-
-struct outcome {
-	size_t complete = 0;            /* images with every finding scored */
-	size_t calibrated = 0, raw = 0; /* scores */
-	bool present = false;
-};
-
-struct work {
-	const struct sr_report *r;
-	sources images;          /* as r->images */
-	source *first;           /* whose patient and study elements the report has */
-	own_text own{ "" };
-	outcome o;
-
-	bool analysed(size_t i) const
-	{
-		return r->images[i].analysed && images[i]->readable;
-	}
-};
 
 outcome count(const work &w)
 {
@@ -783,86 +617,6 @@ void write_tree(content &t, const work &w)
 
 /* ---- the modules around it ---- */
 
-/* Elements one after another; the first failure is kept. */
-class elements {
-public:
-	explicit elements(DcmItem &to) : item(to) {}
-
-	void put(const DcmTagKey &tag, const std::string &value)
-	{
-		keep(item.putAndInsertString(tag, value.c_str(), OFTrue));
-	}
-
-	/* Type 2 of a source: as it was copied, or empty. */
-	void keep_or_empty(const DcmTagKey &tag)
-	{
-		if (!item.tagExists(tag))
-			keep(item.insertEmptyElement(tag));
-	}
-
-	/* As it is, if it is there. */
-	void copy(const DcmTagKey &tag, DcmItem &from)
-	{
-		if (from.tagExists(tag))
-			keep(from.findAndInsertCopyOfElement(tag, &item));
-	}
-
-	void empty(const DcmTagKey &tag)
-	{
-		keep(item.insertEmptyElement(tag, OFTrue));
-	}
-
-	/* A new item at the end of a sequence; NULL after a failure. */
-	DcmItem *add(const DcmTagKey &sequence)
-	{
-		DcmItem *added = NULL;
-
-		if (status.good())
-			keep(item.findOrCreateSequenceItem(sequence, added, -2));
-		return status.good() ? added : NULL;
-	}
-
-	/* The item of a sequence that has this UID, made if there is none; NULL after a failure. */
-	DcmItem *named(const DcmTagKey &sequence, const DcmTagKey &tag, const std::string &uid)
-	{
-		DcmItem *found = NULL;
-
-		for (long i = 0; item.findAndGetSequenceItem(sequence, found, i).good(); i++) {
-			if (header_text(*found, tag) == uid)
-				return found;
-		}
-		found = add(sequence);
-		if (found != NULL)
-			keep(found->putAndInsertString(tag, uid.c_str()));
-		return found;
-	}
-
-	void keep(const OFCondition &c)
-	{
-		if (status.good())
-			status = c;
-	}
-
-	OFCondition status = EC_Normal;
-
-private:
-	DcmItem &item;
-};
-
-OFCondition put_code(DcmItem &to, const DcmTagKey &sequence, const concept_code &code)
-{
-	elements e(to);
-	DcmItem *item = e.add(sequence);
-
-	if (item == NULL)
-		return e.status;
-	elements c(*item);
-	c.put(DCM_CodeValue, code.value);
-	c.put(DCM_CodingSchemeDesignator, code.scheme);
-	c.put(DCM_CodeMeaning, code.meaning);
-	return c.status;
-}
-
 /* Study, series and instance, each level once, in the sequences that name documents and evidence
  * (PS3.3 C.17.2). */
 OFCondition put_reference(DcmItem &to, const DcmTagKey &sequence, const std::string &study_uid,
@@ -966,53 +720,6 @@ OFCondition put_schemes(DcmItem &to, const work &w)
 	return e.status;
 }
 
-/* The algorithm, as every object with AI results must name it; the values are those of the observer
- * in the tree (PS3.3 C.12.1.1.5). */
-OFCondition put_algorithm(DcmItem &to, const work &w)
-{
-	elements e(to);
-	DcmItem *item = e.add(DCM_ContributingEquipmentSequence);
-
-	if (item == NULL)
-		return e.status;
-	elements in(*item);
-	in.keep(put_code(*item, DCM_PurposeOfReferenceCodeSequence,
-			 { "109102", "DCM", "Processing Equipment" }));
-	in.put(DCM_Manufacturer, w.own(w.r->manufacturer, LO_MAX));
-	in.put(DCM_ManufacturerModelName, w.own(w.r->model_name, LO_MAX));
-	in.put(DCM_SoftwareVersions, w.own(w.r->software, LO_MAX));
-	in.put(DCM_DeviceUID, w.r->device_uid);
-	return in.status;
-}
-
-void put_series(elements &e, const work &w)
-{
-	const struct sr_report *r = w.r;
-
-	e.put(DCM_Modality, "SR");
-	e.put(DCM_SeriesInstanceUID, r->series_uid);
-	e.put(DCM_SeriesNumber, std::to_string(r->series_number));
-	e.put(DCM_SeriesDescription, w.own(r->series_description, LO_MAX));
-	e.put(DCM_SeriesDate, r->date);
-	e.put(DCM_SeriesTime, r->time);
-	e.empty(DCM_ReferencedPerformedProcedureStepSequence);
-}
-
-void put_equipment(elements &e, const work &w)
-{
-	const struct sr_report *r = w.r;
-
-	e.put(DCM_Manufacturer, w.own(r->manufacturer, LO_MAX));
-	e.put(DCM_ManufacturerModelName, w.own(r->model_name, LO_MAX));
-	e.put(DCM_DeviceSerialNumber, w.own(r->serial, LO_MAX));
-	e.put(DCM_SoftwareVersions, w.own(r->software, LO_MAX));
-	e.put(DCM_StationName, w.own(r->station, SH_MAX));
-	if (r->institution[0] != '\0')
-		e.put(DCM_InstitutionName, w.own(r->institution, LO_MAX));
-	else
-		e.copy(DCM_InstitutionName, w.first->header);
-}
-
 void put_document(elements &e, DcmItem &to, const work &w)
 {
 	const struct sr_report *r = w.r;
@@ -1029,39 +736,13 @@ void put_document(elements &e, DcmItem &to, const work &w)
 				     r->predecessor_series_uid, r->sop_class, r->predecessor_sop_uid));
 }
 
-/* Of General Study and Patient what copy_elements() did not find is there, empty: type 2. */
-void put_missing(elements &e)
-{
-	for (const DcmTagKey &tag : { DCM_PatientName, DCM_PatientID, DCM_PatientBirthDate, DCM_PatientSex,
-				      DCM_StudyDate, DCM_StudyTime, DCM_ReferringPhysicianName, DCM_StudyID,
-				      DCM_AccessionNumber })
-		e.keep_or_empty(tag);
-}
-
-/* It speaks for every date and time of the object, the copied ones too (PS3.3 C.12.1). */
-bool may_say_timezone(const work &w)
-{
-	std::string theirs = trimmed(header_text(w.first->header, DCM_TimezoneOffsetFromUTC));
-
-	return w.r->timezone[0] != '\0' && (theirs.empty() || theirs == w.r->timezone);
-}
-
-void put_common(elements &e, const work &w)
-{
-	e.put(DCM_SOPClassUID, w.r->sop_class);
-	e.put(DCM_SOPInstanceUID, w.r->sop_uid);
-	e.put(DCM_InstanceCreationDate, w.r->date);
-	e.put(DCM_InstanceCreationTime, w.r->time);
-	if (may_say_timezone(w))
-		e.put(DCM_TimezoneOffsetFromUTC, w.r->timezone);
-}
-
 OFCondition put_modules(DcmItem &to, const work &w)
 {
 	elements e(to);
 
 	put_missing(e);
-	put_series(e, w);
+	put_series(e, w, "SR");
+	e.empty(DCM_ReferencedPerformedProcedureStepSequence);
 	put_equipment(e, w);
 	put_document(e, to, w);
 	put_common(e, w);
@@ -1072,35 +753,6 @@ OFCondition put_modules(DcmItem &to, const work &w)
 
 /* ---- the file ---- */
 
-/* DCMTK's File Meta says that DCMTK made the file. */
-OFCondition sign(DcmFileFormat &file)
-{
-	OFCondition c = file.validateMetaInfo(EXS_LittleEndianExplicit, EWM_createNewMeta);
-	elements e(*file.getMetaInfo());
-
-	if (c.bad())
-		return c;
-	e.put(DCM_ImplementationClassUID, DICOM_IMPLEMENTATION_UID);
-	e.put(DCM_ImplementationVersionName, DICOM_IMPLEMENTATION_VERSION);
-	e.keep(file.getMetaInfo()->computeGroupLengthAndPadding(EGL_withGL, EPD_noChange,
-								META_HEADER_DEFAULT_TRANSFERSYNTAX,
-								EET_UndefinedLength));
-	return e.status;
-}
-
-OFCondition encode(DcmFileFormat &file, memory_stream &out)
-{
-	OFCondition c = sign(file);
-
-	if (c.bad())
-		return c;
-	file.transferInit();
-	c = file.write(out, EXS_LittleEndianExplicit, EET_ExplicitLength, NULL, EGL_withoutGL,
-		       EPD_noChange, 0, 0, 0, EWM_dontUpdateMeta);
-	file.transferEnd();
-	return c;
-}
-
 int document_type(const char *sop_class, T::E_DocumentType *ret, struct err *e)
 {
 	*ret = T::sopClassUIDToDocumentType(sop_class);
@@ -1109,34 +761,6 @@ int document_type(const char *sop_class, T::E_DocumentType *ret, struct err *e)
 	return err_set(e, -ENOTSUP,
 		       "report of SOP class %s: only Enhanced, Comprehensive and Comprehensive 3D SR",
 		       sop_class);
-}
-
-/* Every image; first is the first analysed one, else the first that can be read. */
-int read_sources(work &w, struct err *e)
-{
-	source *analysed = NULL, *other = NULL;
-
-	for (size_t i = 0; i < w.r->n_images; i++) {
-		source *image = new source;
-		int r;
-
-		w.images.emplace_back(image);
-		r = source_read(&w.r->images[i], *image);
-		if (r < 0)
-			return err_set(e, r, "image %zu of the report: not enough memory", i + 1);
-		if (!image->readable)
-			continue;
-		if (w.r->images[i].analysed && analysed == NULL)
-			analysed = image;
-		if (other == NULL)
-			other = image;
-		if (image->study_uid != other->study_uid)
-			return err_set(e, -EBADMSG, "image %zu of the report is of another study", i + 1);
-	}
-	w.first = analysed != NULL ? analysed : other;
-	if (w.first == NULL)
-		return err_set(e, -EBADMSG, "no image of the report has a header that can be read");
-	return 0;
 }
 
 int compose(const struct sr_report *report, memory_stream &out, struct err *e)
