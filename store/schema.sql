@@ -67,6 +67,9 @@
 --                                        That try starts with attempt 1 and no class refused
 --   QUEUED, PARKED --flush--> QUEUED     at once; counts restart
 --
+-- EVENT (step 2): what happened to a study, or to the node, in the words that `carzeroctl why` prints.  A
+--   bounded history for people: no arrow above depends on it, and it goes with its study.
+--
 -- TIME AND ORDER.  due = 0 means "at once" and is what fresh rows have; other times are wall-clock
 -- ms.  Among what is due the lowest id goes first.  The partial indexes hold only rows that wait, with
 -- those of due 0 in front in order of id, so that a claim costs the same among 10^3 and 10^6 rows.
@@ -74,8 +77,8 @@
 -- forget to; the keeper asks for counts every few seconds and for destinations in every turn.
 -- token only ever grows and AUTOINCREMENT never gives an id twice: an old claim can never fit a new row.
 --
--- CHANGING THIS FILE: it is step 1 (user_version 0 to 1) and frozen with the first release; later
--- changes are further steps in store.c.
+-- CHANGING THIS FILE: it is step 1 (user_version 0 to 1) and frozen with the first release, but for this
+-- comment; later changes are further steps: schema-2.sql, and the list `steps` in store.c.
 
 CREATE TABLE setting (
 	key     TEXT NOT NULL PRIMARY KEY,

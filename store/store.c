@@ -36,9 +36,12 @@
 static const char schema[] =
 #include "store/schema.inc"
 	;
+static const char schema_2[] =
+#include "store/schema-2.inc"
+	;
 
 /* steps[n] leads from user_version n to n + 1. */
-static const char *const steps[] = { schema };
+static const char *const steps[] = { schema, schema_2 };
 #define SCHEMA_VERSION ((int64_t)ARRAY_SIZE(steps))
 
 static void cleanup_store_close(struct store **s)

@@ -33,6 +33,8 @@
 #define STORE_FINDING_MAX 65   /* id of a finding */
 #define STORE_SCORES_MAX 512   /* findings per instance */
 #define STORE_PEER_MAX 46      /* numeric address */
+#define STORE_EVENT_MAX 400    /* text of an event */
+#define STORE_EVENTS_MAX 200   /* kept of one study; 1000 of the node */
 #define STORE_CLASSES_MAX 3    /* SR classes prepared for one report */
 
 struct store;
@@ -255,6 +257,31 @@ struct destination {
 	unsigned queued, parked;
 };
 int store_destinations(struct store *s, struct destination *ret, size_t max, size_t *ret_n);
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+enum event_kind {
+	EVENT_NODE = 0,        /* reload, peers that were turned away, destinations that came and went */
+	EVENT_ASSOCIATION = 1, /* how an association ended that brought something */
+	EVENT_OBJECT = 2,      /* an attempt to analyse one failed; the same bytes came again */
+	EVENT_REPORT = 3,      /* an attempt to compose one, and how it ended */
+	EVENT_DELIVERY = 4,    /* an attempt to send one, and what the peer said */
+	EVENT_OPERATOR = 5,    /* carzeroctl changed something */
+};
+
+struct event {
+	int64_t id;
+	enum event_kind kind;
+	int64_t first, last;
+	unsigned n;            /* how often it came in a row */
+	char text[STORE_EVENT_MAX];
+};
+
+/* Appends to the history of a study (0: of the node); the newest one again is only counted.  The history is bounded:
+ * the oldest go.  No patient data.  An unknown study is no error. */
+int store_add_event(struct store *s, int64_t study, int64_t now, enum event_kind kind, const char *text);
+/* The newest `max` of them, oldest first. */
+int store_list_events(struct store *s, int64_t study, struct event *ret, size_t max, size_t *ret_n);
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 

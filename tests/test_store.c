@@ -50,7 +50,7 @@ static void test_open(void)
 		{ "PRAGMA synchronous", 2 }, { "PRAGMA mmap_size", 0 }, { "PRAGMA trusted_schema", 0 },
 		{ "PRAGMA cell_size_check", 1 }, { "PRAGMA foreign_keys", 1 }, { "PRAGMA secure_delete", 1 },
 		{ "PRAGMA temp_store", 2 }, { "PRAGMA journal_size_limit", 64 << 20 },
-		{ "PRAGMA user_version", 1 },
+		{ "PRAGMA user_version", 2 },
 		{ "SELECT journal_mode = 'wal' FROM pragma_journal_mode", 1 },
 		{ "SELECT count(*) FROM sqlite_schema s WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
 		  "AND NOT (SELECT strict FROM pragma_table_list(s.name))", 0 },
@@ -109,7 +109,7 @@ static void test_refused_files(void)
 	store_close(open_fresh("newer"));
 	damage("PRAGMA user_version = 99");
 	refused(-ENOTSUP, -ENOTSUP, "schema 99");
-	damage("PRAGMA user_version = 1");
+	damage("PRAGMA user_version = 2");
 	s = open_again();
 	ok(s != NULL, "the refusal changed nothing");
 	store_close(s);
@@ -487,6 +487,79 @@ static void test_kill(void)
 	store_close(s);
 }
 
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+static const char step_1[] =
+#include "store/schema.inc"
+	;
+
+/* A database as the first release left it, with rows of every sort. */
+static void test_migrate(void)
+{
+	struct event e[4];
+	struct store *s;
+	size_t n = 0;
+
+	(void)snprintf(path, sizeof(path), "%s/step1.db", dir);
+	damage(step_1);
+	damage("PRAGMA user_version = 1; PRAGMA application_id = 1668965424; PRAGMA journal_mode = WAL");
+	damage("INSERT INTO study (id, study_uid, state, settle_at, created) VALUES (7, '2.25.7', 2, 1, 1);"
+	       "INSERT INTO instance (study, file, sop_class, sop_uid, series_uid, syntax, calling_ae, called_ae, peer, digest, "
+	       "size, received, revision, state) VALUES (7, 1, '1', '2.25.8', '2.25.9', '1', 'A', 'B', '::1', "
+	       "zeroblob(32), 5, 1, 1, 0);"
+	       "INSERT INTO delivery (study, revision, kind, destination, state, created) VALUES (7, 1, 'SR', 'PACS', 0, 1)");
+	s = open_again();
+	is_int(number(s, "PRAGMA user_version"), 2, "a database of step 1 is brought up");
+	is_int(number(s, "SELECT count(*) FROM instance JOIN study ON study.id = instance.study JOIN delivery USING (study)"), 1,
+	       "its rows stay");
+	ok(is_sound(s), "the database is sound");
+	is_int(store_add_event(s, 7, 5, EVENT_OBJECT, "after"), 0, "and take what is new");
+	is_int(store_list_events(s, 7, e, ARRAY_SIZE(e), &n), 0, "list");
+	is_int(n, 1, "one event");
+	store_close(s);
+}
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+static void test_events(void)
+{
+	struct store *s = open_fresh("events");
+	struct event *e = xcalloc(STORE_EVENTS_MAX + 10, sizeof(*e));
+	int64_t study;
+	char text[32];
+	size_t n = 0;
+
+	(void)add(s, 1, 1);
+	study = number(s, "SELECT min(id) FROM study");
+	is_int(store_add_event(s, study, 10, EVENT_DELIVERY, "refused"), 0, "an event");
+	is_int(store_add_event(s, study, 20, EVENT_DELIVERY, "refused"), 0, "the same again");
+	is_int(store_add_event(s, 0, 25, EVENT_NODE, "of the node"), 0, "another of the node between");
+	is_int(store_add_event(s, study, 30, EVENT_DELIVERY, "refused"), 0, "and again");
+	is_int(store_add_event(s, study, 40, EVENT_DELIVERY, "accepted"), 0, "another");
+	is_int(store_list_events(s, study, e, 10, &n), 0, "list");
+	is_int(n, 2, "a row of the same is one");
+	ok(e[0].n == 3 && e[0].first == 10 && e[0].last == 30, "that counts: %u, %lld to %lld", e[0].n, (long long)e[0].first,
+	   (long long)e[0].last);
+	is_str(e[1].text, "accepted", "oldest first");
+	is_int(store_add_event(s, 4711, 50, EVENT_NODE, "of nothing"), 0, "an unknown study is no error");
+	is_int(number(s, "SELECT count(*) FROM event"), 3, "and leaves nothing");
+	for (int i = 0; i < STORE_EVENTS_MAX + 50; i++) {
+		(void)snprintf(text, sizeof(text), "number %d", i);
+		if (store_add_event(s, study, i, EVENT_OBJECT, text) < 0)
+			ok(false, "event %d", i);
+	}
+	is_int(store_list_events(s, study, e, STORE_EVENTS_MAX + 10, &n), 0, "list");
+	is_int(n, STORE_EVENTS_MAX, "the history of a study is bounded");
+	is_str(e[n - 1].text, text, "the newest stay");
+	is_int(store_list_events(s, 0, e, 10, &n), 0, "the node's");
+	is_int(n, 1, "is its own");
+	(void)sqlite3_exec(s->db, "DELETE FROM instance", NULL, NULL, NULL);
+	is_int(sqlite3_exec(s->db, "DELETE FROM study", NULL, NULL, NULL), SQLITE_OK, "a study goes");
+	is_int(number(s, "SELECT count(*) FROM event"), 1, "and its history with it");
+	free(e);
+	store_close(s);
+}
+
 /* ---- plans ---------------------------------------------------------------------------------- */
 
 /* Calls everything once, so that every statement is in the cache. */
@@ -710,6 +783,8 @@ int main(void)
 	test_full_in_the_middle();
 	test_full_at_birth();
 	test_kill();
+	test_migrate();
+	test_events();
 	test_plans();
 	return done();
 }
