@@ -306,6 +306,29 @@ int store_settle_instance(struct store *s, const struct instance *in, const stru
 	return change_end(s, settle(s, in, scores, n));
 }
 
+static int update_map(struct store *s, int64_t instance, const struct score_map *map)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE score SET map = ? WHERE instance = ? AND place = ?");
+	int r;
+
+	query_bind_blob(&q, map->shade, map->n);
+	query_bind_int(&q, instance);
+	query_bind_int(&q, (int64_t)map->place);
+	r = query_run_one(&q);
+	return r == -ESTALE ? store_refuse(s, -ENOENT, "no such score") : r;
+}
+
+int store_add_map(struct store *s, int64_t instance, const struct score_map *map)
+{
+	int r;
+
+	assert(map->n <= sizeof(map->shade));
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	return change_end(s, update_map(s, instance, map));
+}
+
 static int update_retried(struct store *s, const struct instance *in, int64_t due, const char *why,
 			  bool uncount)
 {
@@ -479,6 +502,23 @@ int store_instance_scores(struct store *s, int64_t instance, struct score *ret, 
 		ret[n].logit = (float)query_real(&q);
 		ret[n].probability = (float)query_real(&q);
 		ret[n].decision = (uint8_t)query_int(&q);
+	}
+	return query_listed(&q, r, n, max, ret_n);
+}
+
+int store_instance_maps(struct store *s, int64_t instance, struct score_map *ret, size_t max, size_t *ret_n)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "SELECT place, map FROM score WHERE instance = ? AND map IS NOT NULL ORDER BY place");
+	size_t n = 0;
+	int r;
+
+	query_bind_int(&q, instance);
+	for (; (r = query_step(&q)) > 0; n++) {
+		if (n >= max)
+			continue;
+		ret[n].place = (size_t)query_int(&q);
+		ret[n].n = query_blob(&q, ret[n].shade, sizeof(ret[n].shade));
 	}
 	return query_listed(&q, r, n, max, ret_n);
 }

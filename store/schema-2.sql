@@ -24,3 +24,7 @@ BEGIN
 	DELETE FROM event WHERE study IS NULL AND
 		id <= (SELECT id FROM event WHERE study IS NULL ORDER BY id DESC LIMIT 1 OFFSET 1000);
 END;
+
+-- Where the model's attention went for this finding: side x side bytes, row by row, each a share of the
+-- largest (255).  Only of the findings whose maps are shown; NULL for the others.
+ALTER TABLE score ADD COLUMN map BLOB CHECK (length(map) BETWEEN 1 AND 1024);

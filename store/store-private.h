@@ -79,6 +79,7 @@ int query_value(struct query *q, int64_t *ret);
 int64_t query_int(struct query *q);
 double query_real(struct query *q); /* NULL becomes NAN */
 void query_text(struct query *q, char *ret, size_t size);
+size_t query_blob(struct query *q, void *ret, size_t size); /* its length, at most size */
 void query_digest(struct query *q, uint8_t ret[DIGEST_SIZE]); /* NULL becomes zeros */
 #define query_field(q, field) query_text(q, field, sizeof(field))
 

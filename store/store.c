@@ -273,6 +273,19 @@ void query_digest(struct query *q, uint8_t ret[DIGEST_SIZE])
 		memcpy(ret, p, DIGEST_SIZE);
 }
 
+size_t query_blob(struct query *q, void *ret, size_t size)
+{
+	int column = q->column++;
+	const void *p = sqlite3_column_blob(q->st, column);
+	size_t n = p == NULL ? 0 : (size_t)sqlite3_column_bytes(q->st, column);
+
+	if (n > size)
+		n = size;
+	if (n > 0)
+		memcpy(ret, p, n);
+	return n;
+}
+
 /* ---- transactions --------------------------------------------------------------------------- */
 
 static int run(struct store *s, const char *sql)

@@ -35,6 +35,7 @@
 #define STORE_PEER_MAX 46      /* numeric address */
 #define STORE_EVENT_MAX 400    /* text of an event */
 #define STORE_EVENTS_MAX 200   /* kept of one study; 1000 of the node */
+#define STORE_MAP_BYTES_MAX 1024 /* of one attention map: 32 x 32 */
 #define STORE_CLASSES_MAX 3    /* SR classes prepared for one report */
 
 struct store;
@@ -127,6 +128,16 @@ int store_quarantine_instance(struct store *s, const struct instance *in, int64_
 int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at);
 
 int store_instance_scores(struct store *s, int64_t instance, struct score *ret, size_t max, size_t *ret_n);
+
+struct score_map {          /* where attention went for one finding, see schema-2.sql */
+	size_t place;       /* of its score in the list */
+	size_t n;           /* bytes */
+	uint8_t shade[STORE_MAP_BYTES_MAX];
+};
+
+/* To a score that store_settle_instance() wrote; belongs into the same transaction.  -ENOENT: no such score. */
+int store_add_map(struct store *s, int64_t instance, const struct score_map *map);
+int store_instance_maps(struct store *s, int64_t instance, struct score_map *ret, size_t max, size_t *ret_n);
 
 /* ---- studies -------------------------------------------------------------------------------- */
 

@@ -193,6 +193,45 @@ static void test_settle(void)
 	store_close(s);
 }
 
+static void test_maps(void)
+{
+	struct store *s = open_fresh("maps");
+	struct score scores[3] = { { .finding = "a" }, { .finding = "b" }, { .finding = "c" } };
+	struct score_map map = { .place = 2, .n = 196 }, back[2];
+	struct instance in;
+	size_t n = 99;
+
+	(void)add(s, 1, 1);
+	in = claim(s, 1);
+	in.outcome = OUTCOME_SCORED;
+	is_int(store_add_map(s, in.id, &map), -ENOENT, "no map without a score");
+	is_int(store_settle_instance(s, &in, scores, 3), 0, "settle");
+	is_int(store_instance_maps(s, in.id, back, 2, &n), 0, "maps");
+	is_int(n, 0, "none yet");
+	for (size_t i = 0; i < map.n; i++)
+		map.shade[i] = (uint8_t)(255 - i);
+	is_int(store_add_map(s, in.id, &map), 0, "one for the third score");
+	map.place = 0;
+	map.n = STORE_MAP_BYTES_MAX;
+	memset(map.shade, 7, sizeof(map.shade));
+	is_int(store_add_map(s, in.id, &map), 0, "the largest for the first");
+	map.place = 1;
+	map.n = 0;
+	is_int(store_add_map(s, in.id, &map), -EINVAL, "an empty one is refused");
+	map.place = 3;
+	map.n = 1;
+	is_int(store_add_map(s, in.id, &map), -ENOENT, "no fourth score");
+	is_int(store_instance_maps(s, in.id, back, 2, &n), 0, "maps");
+	is_int(n, 2, "both");
+	ok(back[0].place == 0 && back[0].n == STORE_MAP_BYTES_MAX && back[0].shade[1023] == 7, "in order of the list");
+	ok(back[1].place == 2 && back[1].n == 196 && back[1].shade[195] == 60, "byte for byte");
+	is_int(store_instance_maps(s, in.id, back, 1, &n), -E2BIG, "too little room");
+	is_int(store_requeue_instance(s, in.id, 1), 0, "requeue");
+	is_int(store_instance_maps(s, in.id, back, 2, &n), 0, "maps");
+	is_int(n, 0, "are gone with the scores");
+	store_close(s);
+}
+
 static void test_requeue(void)
 {
 	static const struct score score = { "edema", 1, 1, 1 };
@@ -282,6 +321,7 @@ int main(void)
 	test_aside();
 	test_claim_order();
 	test_settle();
+	test_maps();
 	test_requeue();
 	test_stale_instances();
 	return done();

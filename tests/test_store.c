@@ -519,6 +519,36 @@ static void test_migrate(void)
 	store_close(s);
 }
 
+/* A database as the first schema left it, with a scored image. */
+static void test_older_scores(void)
+{
+	static const char rows[] =
+		"PRAGMA user_version = 1; PRAGMA application_id = 0x637a6430;"
+		"INSERT INTO study (id, study_uid, state, settle_at, created) VALUES (1, '1.2', 2, 0, 0);"
+		"INSERT INTO instance (id, study, file, sop_class, sop_uid, series_uid, syntax, calling_ae, called_ae, "
+		"peer, digest, size, received, revision, state, outcome) VALUES (1, 1, 1, '1.2', '1.2.3', '1.2.4', "
+		"'1.2', 'A', 'B', '', zeroblob(32), 1, 1, 1, 2, 1);"
+		"INSERT INTO score VALUES (1, 0, 'edema', -1.5, 0.25, 2);";
+	struct score_map map = { .n = 196 }, back;
+	struct score score;
+	struct store *s;
+	size_t n = 0;
+
+	(void)snprintf(path, sizeof(path), "%s/step1-scored.db", dir);
+	damage(step_1);
+	damage(rows);
+	s = open_again();
+	is_int(number(s, "PRAGMA user_version"), 2, "a database of schema 1 is brought up");
+	is_int(store_instance_scores(s, 1, &score, 1, &n), 0, "its scores are there");
+	ok(n == 1 && strcmp(score.finding, "edema") == 0 && score.decision == 2, "as they were");
+	is_int(store_instance_maps(s, 1, &back, 1, &n), 0, "of a score of then");
+	is_int(n, 0, "there is no map");
+	is_int(store_add_map(s, 1, &map), 0, "but one can be added");
+	is_int(store_instance_maps(s, 1, &back, 1, &n), 0, "and read");
+	is_int(n, 1, "back");
+	store_close(s);
+}
+
 /* ---- events --------------------------------------------------------------------------------- */
 
 static void test_events(void)
@@ -784,6 +814,7 @@ int main(void)
 	test_full_at_birth();
 	test_kill();
 	test_migrate();
+	test_older_scores();
 	test_events();
 	test_plans();
 	return done();
