@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 
 static int64_t read_ms(clockid_t id)
 {
@@ -16,12 +17,12 @@ static int64_t read_ms(clockid_t id)
 
 int64_t clock_wall_ms(void)
 {
-	return read_ms(CLOCK_REALTIME);
+	return read_ms(CLOCK_REALTIME) + failpoint_clock_ms(false);
 }
 
 int64_t clock_boot_ms(void)
 {
-	return read_ms(CLOCK_BOOTTIME);
+	return read_ms(CLOCK_BOOTTIME) + failpoint_clock_ms(true);
 }
 
 static void split_ms(int64_t wall_ms, time_t *ret_seconds, int *ret_ms)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -106,6 +107,7 @@ static void settle(struct keeper *k, struct job *j, enum instance_outcome outcom
 	memcpy(j->in.findings, k->findings->digest, DIGEST_SIZE);
 	j->in.settled = k->now;
 	keeper_must(k, store_settle_instance(k->store, &j->in, scores, n), "settle an object");
+	failpoint("analysis.settled");
 	job_end(j);
 }
 
@@ -116,6 +118,7 @@ static bool claim(struct keeper *k, struct job *j)
 	if (r == -ENOENT)
 		return false;
 	keeper_must(k, r, "claim an object");
+	failpoint("analysis.claimed");
 	return true;
 }
 
@@ -253,6 +256,7 @@ void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
 		return;
 	}
 	j->stage = JOB_WAIT;
+	failpoint("analysis.decoded");
 }
 
 bool analysis_died(struct keeper *k, const struct ipc_died *d)

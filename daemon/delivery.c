@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -153,6 +154,7 @@ static void dispatch_one(struct keeper *k, struct courier *c)
 	if (r == -ENOENT)
 		return;
 	keeper_must(k, r, "claim a delivery");
+	failpoint("delivery.claimed");
 	offer(k, c);
 }
 
@@ -212,6 +214,7 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 	r = store_choose_report(k->store, &c->delivery, c->report[d->index].id);
 	if (r < 0 && r != -EEXIST)
 		keeper_must(k, r, "commit the class of a delivery");
+	failpoint("delivery.chosen");
 	c->went = r == 0;
 	ipc_begin(&m, IPC_GO, d->h.token);
 	m.go.go = r == 0;
@@ -254,6 +257,7 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 	unsigned woken = 0;
 
 	keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
+	failpoint("delivery.closed");
 	log_info("delivery=%lld study=%lld to=\"%s\" accepted status=%04xH", (long long)c->delivery.id,
 		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
 	k->delivered++;

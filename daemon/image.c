@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "base/digest.h"
+#include "base/failpoint.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -154,6 +155,7 @@ static void decode(const struct config *config, const struct ipc_decode *job, co
 		return;
 	}
 	digest_of(object.p + object.spooled.offset, object.n - object.spooled.offset, digest);
+	failpoint_about("image.decode", digest);
 	if (memcmp(digest, job->digest, DIGEST_SIZE) != 0) {
 		/* not the image's fault: the disk changed what was acknowledged */
 		log_error("object digest differs from the one acknowledged; check the disk under state_dir");
@@ -357,8 +359,10 @@ static void compose(const struct config *config, const struct ipc_compose *messa
 	if (r == 0)
 		r = write_report(config, &job, list, images, out, &e);
 	/* the file is durable before the keeper hears of it */
-	if (r == 0 && fsync(out) < 0)
+	failpoint("image.composed");
+	if (r == 0 && !failpoint_skips("image.fsync") && fsync(out) < 0)
 		r = -errno;
+	failpoint("image.synced");
 	if (r == 0 && fstat(out, &st) < 0)
 		r = -errno;
 	if (r == 0)

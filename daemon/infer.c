@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -101,12 +102,14 @@ static void run(struct model_run *run, const struct model_info *info, size_t n_f
 			fatal(FATAL_SOFTWARE, "channel: %s", r < 0 ? strerror(-r) : "not for us");
 		start = now_us();
 		ipc_begin(&answer, IPC_SCORED, m.h.token);
+		failpoint("infer.score");
 		r = pread_full(fds[0], square, n_square, 0);
 		(void)close(fds[0]);
 		if (r == 0)
 			r = model_score(run, square, answer.scored.logit, NULL);
 		if (r == 0)
 			r = check_logits(answer.scored.logit, n_findings);
+		failpoint("infer.scored");
 		answer.scored.result = r;
 		answer.scored.n = (uint32_t)n_findings;
 		answer.scored.microseconds = (uint32_t)(now_us() - start);

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -256,9 +257,11 @@ static int keep_object(struct keeper *k, struct association *a)
 	r = spool_move(k->spool, a->file, SPOOL_INCOMING, SPOOL_OBJECTS);
 	if (r < 0)
 		return r;
+	failpoint("intake.renamed");
 	r = store_add_instance(k->store, &in, k->now + k->config->settle_max_ms, &duplicate);
 	if (r < 0)
 		return r;
+	failpoint("intake.inserted");
 	if (duplicate) {
 		r = keep_one_copy(k, in.id, a->file);
 		if (r < 0)
@@ -291,6 +294,7 @@ static int keep_all(struct keeper *k)
 	if (r < 0)
 		fatal(FATAL_IO, "fsync of the spool's folders: %s; nothing unacknowledged is kept, restart recovers",
 		      strerror(-r));
+	failpoint("intake.synced");
 	return store_commit(k->store);
 }
 
@@ -316,6 +320,7 @@ void intake_commit(struct keeper *k)
 		log_error("objects not kept: %s (%s); answered A700", strerror(-r), store_error(k->store));
 		store_rollback(k->store);
 	}
+	failpoint("intake.committed");
 	for (i = 0; i < k->config->limits.associations; i++) {
 		struct association *a = &k->association[i];
 
@@ -329,6 +334,7 @@ void intake_commit(struct keeper *k)
 		a->answer_due = false;
 		a->file = 0;
 	}
+	failpoint("intake.answered");
 }
 
 void intake_ends(struct keeper *k)

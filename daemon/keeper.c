@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -211,6 +212,7 @@ static void recover(struct keeper *k)
 	k->now = clock_wall_ms();
 	load_site(k);
 	keeper_must(k, store_recover(k->store, k->now, &claims), "take claims back");
+	failpoint("keeper.recovered");
 	clamp_due(k);
 	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
 	reconcile(k, false);
@@ -609,8 +611,11 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	serve_control(k, t);
 	/* report files are renamed in this turn: directories before rows, rows before words */
 	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	failpoint("keeper.synced");
 	keeper_must(k, store_commit(k->store), "commit a turn");
+	failpoint("keeper.committed");
 	flush_posts(k);
+	failpoint("keeper.posted");
 	start_helpers(k);
 }
 

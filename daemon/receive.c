@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -145,8 +146,12 @@ static uint16_t stored(void *arg, const struct scp_object *o)
 	memcpy(m.object.digest, o->digest, DIGEST_SIZE);
 	m.object.size = o->size;
 	m.object.analysed_class = o->analysed_class;
+	failpoint("receive.stored");
+	if (failpoint_skips("receive.answer")) /* answer before COMMIT: a mutant that the tests must catch */
+		return ipc_send(IPC_FD, &m, NULL, 0) < 0 ? 0xa700 : 0;
 	if (!ask(&m, IPC_ANSWER, NULL) || m.h.token != o->id)
 		return 0xa700; /* the sender keeps its copy: the only safe answer */
+	failpoint("receive.answered");
 	return m.status.status;
 }
 

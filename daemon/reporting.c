@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -530,6 +531,7 @@ static void begin_report(struct keeper *k, struct composition *c)
 	}
 	c->at = k->now;
 	keeper_must(k, store_plan_study(k->store, &c->study, key, &c->at), "plan a report");
+	failpoint("reporting.planned");
 	compose_next(k, c);
 }
 
@@ -591,6 +593,7 @@ void reporting_dispatch(struct keeper *k)
 		if (r == -ENOENT)
 			return;
 		keeper_must(k, r, "claim a study");
+		failpoint("reporting.claimed");
 		begin_study(k, c);
 	}
 }
@@ -645,8 +648,10 @@ static void finish(struct keeper *k, struct composition *c)
 		struct report *r = &c->report[i];
 
 		keeper_must(k, spool_move(k->spool, r->file, SPOOL_INCOMING, SPOOL_REPORTS), "name a report");
+		failpoint("reporting.renamed");
 		r->created = k->now;
 		keeper_must(k, store_add_report(k->store, r), "record a report");
+		failpoint("reporting.recorded");
 	}
 	for (i = 0; i < c->n_destinations; i++)
 		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),

@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -120,10 +121,12 @@ static enum scu_failure store_first_accepted(struct sender *s, const struct ipc_
 		(void)err_set(e, 0, "another class was sent before; waits for the operator");
 		return SCU_NO_CONTEXT;
 	}
+	failpoint("send.chosen");
 	r = read_file(fds[i], REPORT_BYTES_MAX, &file, &n);
 	if (r < 0)
 		fatal(FATAL_IO, "report file: %s", strerror(-r));
 	failure = dicom_scu_store(s->scu, file, n, &status, e);
+	failpoint("send.stored");
 	if (failure == SCU_OK || failure == SCU_STATUS)
 		*ret_status = status;
 	else {
@@ -142,7 +145,9 @@ static void deliver(struct sender *s, const struct ipc_deliver *d, const int *fd
 
 	if (n_fds != d->n)
 		fatal(FATAL_SOFTWARE, "channel: %u classes with %zu files", d->n, n_fds);
+	failpoint("send.asked");
 	failure = open_for(s, d, &e);
+	failpoint("send.opened");
 	if (failure == SCU_OK)
 		failure = store_first_accepted(s, d, fds, &status, &e);
 	ipc_begin(&m, IPC_SENT, d->h.token);

@@ -29,6 +29,7 @@
 
 extern "C" {
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/fdio.h"
 }
 
@@ -425,8 +426,9 @@ struct refusal finish_object(struct session *s, struct incoming *in)
 	if (r < 0)
 		return disk_trouble(s, "write", r);
 	/* A failed fsync is never tried again: the pages that it lost are marked clean. */
-	if (fsync(in->fd) < 0)
+	if (!failpoint_skips("scp.fsync") && fsync(in->fd) < 0)
 		return disk_trouble(s, "fsync", -errno);
+	failpoint("scp.synced");
 	fd = in->fd;
 	in->fd = -1;
 	if (close(fd) < 0)

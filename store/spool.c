@@ -24,6 +24,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -240,6 +241,9 @@ int spool_create(struct spool *s, uint64_t *ret_id)
 	uint64_t id = 0;
 	int r, fd;
 
+	r = failpoint_error("spool.create");
+	if (r < 0)
+		return r;
 	for (unsigned i = 0; i < CREATE_TRIES; i++) {
 		r = random_id(&id);
 		if (r < 0)
@@ -248,6 +252,7 @@ int spool_create(struct spool *s, uint64_t *ret_id)
 		fd = openat(s->box[SPOOL_INCOMING], name,
 			    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 		if (fd >= 0) {
+			failpoint("spool.created");
 			*ret_id = id;
 			return fd;
 		}
@@ -282,6 +287,7 @@ int spool_move(struct spool *s, uint64_t id, enum spool_box from, enum spool_box
 		return -errno;
 	touch(s, from, id);
 	touch(s, to, id);
+	failpoint("spool.moved");
 	return 0;
 }
 
@@ -293,6 +299,7 @@ int spool_remove(struct spool *s, enum spool_box box, uint64_t id)
 	if (unlinkat(s->box[box], name, 0) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	touch(s, box, id);
+	failpoint("spool.removed");
 	return 0;
 }
 
@@ -302,7 +309,10 @@ static int sync_fan(struct spool *s, enum spool_box box, unsigned fan)
 {
 	char name[3] = ".";
 	CLEANUP(close) int fd = -1;
+	int r = failpoint_error("spool.sync");
 
+	if (r != 0)
+		return r < 0 ? r : 0;
 	if (boxes[box].fanned)
 		(void)snprintf(name, sizeof(name), "%02x", fan);
 	fd = open_dir(s->box[box], name);

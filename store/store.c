@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -312,7 +313,9 @@ static int commit(struct store *s)
 {
 	int r;
 
-	r = run(s, "COMMIT");
+	r = failpoint_error("store.commit");
+	if (r >= 0)
+		r = run(s, "COMMIT");
 	if (r < 0)
 		roll_back(s);
 	return r;
@@ -600,6 +603,8 @@ int store_open(const char *path, struct store **ret, struct err *e)
 	r = migrate(s, version, path, e);
 	if (r < 0)
 		return r;
+	if (failpoint_skips("store.full") && run(s, "PRAGMA synchronous = NORMAL") < 0)
+		return told(s, -EIO, path, e);
 	r = sync_parent(path); /* SQLite syncs the directory for its log, not for the database itself */
 	if (r < 0)
 		return err_set(e, r, "%s: cannot sync its directory: %s", path, strerror(-r));
