@@ -23,6 +23,7 @@
 #include "dicom/image.h"
 
 #include "daemon/keeper.h"
+#include "daemon/maps.h"
 
 #define RETRY_BASE_MS 1000
 #define RETRY_CAP_MS 60000
@@ -66,7 +67,9 @@ static void job_end(struct job *j)
 {
 	if (j->square >= 0)
 		(void)close(j->square);
-	j->square = -1;
+	if (j->maps >= 0)
+		(void)close(j->maps);
+	j->square = j->maps = -1;
 	j->stage = JOB_FREE;
 }
 
@@ -177,16 +180,21 @@ static struct job *oldest_waiting(struct keeper *k)
 static void start_score(struct keeper *k, struct job *j, size_t worker)
 {
 	union ipc_message m;
-	int fd = dup(j->square);
+	int fds[2];
 
-	if (fd < 0)
+	j->maps = fd_memory("carzerod-maps");
+	if (j->maps < 0)
+		fatal(FATAL_TEMPORARY, "memory file: %s", strerror(-j->maps));
+	fds[0] = dup(j->square);
+	fds[1] = dup(j->maps);
+	if (fds[0] < 0 || fds[1] < 0)
 		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
 	j->ticket = ++k->ticket;
 	ipc_begin(&m, IPC_SCORE, j->ticket);
 	j->stage = JOB_SCORE;
 	j->worker = worker;
 	j->deadline = k->boot + infer_time_ms(k);
-	keeper_post(k, &k->infer[worker], k->infer[worker].sock, &m, &fd, 1);
+	keeper_post(k, &k->infer[worker], k->infer[worker].sock, &m, fds, 2);
 }
 
 void analysis_dispatch(struct keeper *k)
@@ -202,7 +210,7 @@ void analysis_dispatch(struct keeper *k)
 	if (k->stopping || !k->model.known || !k->image.ready)
 		return;
 	while ((j = job_slot(k)) != NULL && claim(k, j)) {
-		j->square = -1;
+		j->square = j->maps = -1;
 		if (j->in.attempt > RECOVERED_ATTEMPTS_MAX) {
 			j->stage = JOB_DECODE;
 			failed(k, j, "the node died repeatedly while this object was being analysed");
@@ -310,11 +318,38 @@ static size_t fill_scores(const struct keeper *k, const struct ipc_scored *d, st
 	return k->findings->n;
 }
 
+/* Reads one finding's map out of what the worker wrote; false when it is not there or is no map. */
+static bool read_map(const struct keeper *k, const struct job *j, size_t place, struct score_map *ret)
+{
+	size_t n = (size_t)k->model.map_side * k->model.map_side;
+	float map[IPC_MAP_SIDE_MAX * IPC_MAP_SIDE_MAX];
+
+	if (pread_full(j->maps, map, n * sizeof(map[0]), (off_t)(place * n * sizeof(map[0]))) < 0)
+		return false;
+	ret->place = place;
+	return maps_shade(map, n, ret) == 0;
+}
+
+/* The maps that will be shown, before the job that holds them ends.  Returns how many. */
+static size_t read_maps(const struct keeper *k, const struct job *j, const struct score *scores, size_t n,
+			struct score_map ret[MAPS_MAX])
+{
+	size_t place[MAPS_MAX], chosen = maps_choose(scores, n, place), found = 0, i;
+
+	for (i = 0; i < chosen; i++) {
+		if (read_map(k, j, place[i], &ret[found]))
+			found++;
+	}
+	return found;
+}
+
 void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d)
 {
 	struct job *j = job_find(k, d->h.token, JOB_SCORE);
 	CLEANUP(free) struct score *scores = NULL;
-	size_t n;
+	struct score_map maps[MAPS_MAX];
+	size_t n, n_maps, i;
+	int64_t id;
 
 	if (j == NULL || j->worker != worker)
 		return;
@@ -328,7 +363,11 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 	log_info("object=%lld study=%lld scored findings=%zu infer_ms=%u", (long long)j->in.id,
 		 (long long)j->in.study, n, d->microseconds / 1000);
 	k->scored++;
+	n_maps = read_maps(k, j, scores, n, maps);
+	id = j->in.id;
 	settle(k, j, OUTCOME_SCORED, "", scores, n);
+	for (i = 0; i < n_maps; i++)
+		keeper_must(k, store_add_map(k->store, id, &maps[i]), "keep an attention map");
 }
 
 void analysis_worker_lost(struct keeper *k, size_t worker)

@@ -1,4 +1,4 @@
-/* infer.c: carzerod-infer: squares of grey levels in, logits out.
+/* infer.c: carzerod-infer: squares of grey levels in, logits and attention maps out.
  *
  * It opens the bundle and the findings list, encodes the prompts once, scores a blank square so that
  * every buffer and thread exists, locks itself down, and then only reads squares and writes
@@ -64,6 +64,8 @@ static void introduce(const struct model_info *info, const struct findings *list
 	m.model.domain = info->domain;
 	m.model.n_findings = (uint32_t)list->n;
 	m.model.side = (uint32_t)info->image_size;
+	m.model.crop = (uint32_t)info->crop;
+	m.model.map_side = (uint32_t)info->map_side;
 	memcpy(m.model.weights, info->digest, DIGEST_SIZE);
 	memcpy(m.model.findings, list->digest, DIGEST_SIZE);
 	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
@@ -87,7 +89,9 @@ static void run(struct model_run *run, const struct model_info *info, size_t n_f
 static void run(struct model_run *run, const struct model_info *info, size_t n_findings)
 {
 	size_t n_square = info->image_size * info->image_size;
+	size_t n_maps = n_findings * info->map_side * info->map_side;
 	uint8_t *square = xcalloc(1, n_square);
+	float *maps = xcalloc(n_maps, sizeof(*maps));
 	int fds[IPC_FDS_MAX];
 
 	for (;;) {
@@ -104,11 +108,14 @@ static void run(struct model_run *run, const struct model_info *info, size_t n_f
 		ipc_begin(&answer, IPC_SCORED, m.h.token);
 		failpoint("infer.score");
 		r = pread_full(fds[0], square, n_square, 0);
-		(void)close(fds[0]);
 		if (r == 0)
-			r = model_score(run, square, answer.scored.logit, NULL);
+			r = model_score(run, square, answer.scored.logit, maps);
 		if (r == 0)
 			r = check_logits(answer.scored.logit, n_findings);
+		if (r == 0)
+			r = write_full(fds[1], maps, n_maps * sizeof(*maps));
+		while (n_fds > 0)
+			(void)close(fds[--n_fds]);
 		failpoint("infer.scored");
 		answer.scored.result = r;
 		answer.scored.n = (uint32_t)n_findings;
@@ -148,6 +155,9 @@ int main(int argc, char **argv)
 	    model_open(config->model, &model, &e) < 0 ||
 	    model_prepare(model, config->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
+	if (model_info(model)->map_side > IPC_MAP_SIDE_MAX)
+		fatal(FATAL_CONFIG, "%s: attention maps of %zu x %zu fields, at most %d are taken", config->model,
+		      model_info(model)->map_side, model_info(model)->map_side, IPC_MAP_SIDE_MAX);
 	set_prompts(model, list);
 	if (model_run_new(model, &scratch, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);

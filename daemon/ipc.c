@@ -73,7 +73,8 @@ static bool check_model(const union ipc_message *m)
 {
 	return TEXT_OK(m->model.name) && TEXT_OK(m->model.family) && m->model.domain <= 2 &&
 	       m->model.n_findings <= FINDINGS_MAX && m->model.side >= 1 &&
-	       m->model.side <= IPC_SIDE_MAX;
+	       m->model.side <= IPC_SIDE_MAX && m->model.crop >= 1 && m->model.crop <= m->model.side &&
+	       m->model.map_side >= 1 && m->model.map_side <= IPC_MAP_SIDE_MAX;
 }
 
 static bool check_scored(const union ipc_message *m)
@@ -140,7 +141,7 @@ static const struct {
 	[IPC_ANSWER] = { "ANSWER", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 0, NULL },
 	[IPC_DECODE] = { "DECODE", FROM(IPC_KEEPER), sizeof(struct ipc_decode), 2, 2, check_decode },
 	[IPC_COMPOSE] = { "COMPOSE", FROM(IPC_KEEPER), sizeof(struct ipc_compose), 4, IPC_FDS_MAX, check_compose },
-	[IPC_SCORE] = { "SCORE", FROM(IPC_KEEPER), sizeof(struct ipc_plain), 1, 1, NULL },
+	[IPC_SCORE] = { "SCORE", FROM(IPC_KEEPER), sizeof(struct ipc_plain), 2, 2, NULL },
 	[IPC_DELIVER] = { "DELIVER", FROM(IPC_KEEPER), sizeof(struct ipc_deliver), 1, IPC_CLASSES_MAX, check_deliver },
 	[IPC_GO] = { "GO", FROM(IPC_KEEPER), sizeof(struct ipc_go), 0, 0, NULL },
 };

@@ -9,7 +9,7 @@
  *	receiver (listener)  ->  LISTENING, ADMIT               <-  CHANNEL + fd
  *	association child    ->  CREATE, STORED, ABANDON        <-  FILE + fd, ANSWER
  *	image                ->  READY, DECODED, COMPOSED, DIED <-  DECODE + fds, COMPOSE + fds
- *	infer                ->  MODEL, SCORED                  <-  SCORE + fd
+ *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
  *	send                 ->  READY, CHOSE, SENT             <-  DELIVER + fds, GO
  *
  * Both ends are always of one build: there is no version, and sizes are checked.
@@ -33,6 +33,7 @@
 #define IPC_FDS_MAX (IPC_IMAGES_MAX + 3)
 #define IPC_CLASSES_MAX 3
 #define IPC_SIDE_MAX 1024
+#define IPC_MAP_SIDE_MAX 32   /* of an attention map */
 #define IPC_IMAGE_JOBS_MAX 40 /* decoding and composing at one time */
 
 enum ipc_type {
@@ -52,6 +53,7 @@ struct ipc_header {
 	uint64_t token; /* which question or job this is about; 0 where there is none */
 };
 
+/* SCORE: + square (read), attention maps (write: float [findings][map_side][map_side], memory file) */
 struct ipc_plain { /* LISTENING, CREATE, READY, SCORE */
 	struct ipc_header h;
 };
@@ -156,6 +158,7 @@ struct ipc_model {
 	uint32_t domain;
 	uint32_t n_findings;
 	uint32_t side; /* of the square that it takes */
+	uint32_t crop, map_side; /* of the middle of it that it looks at, and of the maps over that */
 	uint32_t zero;
 	uint8_t weights[DIGEST_SIZE], findings[DIGEST_SIZE];
 };

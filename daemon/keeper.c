@@ -364,6 +364,8 @@ static void take_model(struct keeper *k, size_t worker, const struct ipc_model *
 	k->model.known = true;
 	k->model.domain = m->domain;
 	k->model.side = m->side;
+	k->model.crop = m->crop;
+	k->model.map_side = m->map_side;
 	(void)str_copy(k->model.name, sizeof(k->model.name), m->name);
 	(void)str_copy(k->model.family, sizeof(k->model.family), m->family);
 	memcpy(k->model.weights, m->weights, DIGEST_SIZE);

@@ -57,6 +57,7 @@ struct job {
 	uint64_t ticket;           /* names the job to the worker; claims' tokens are unique in a row only */
 	struct instance in;        /* as claimed */
 	int square;                /* memory file, sealed once decoded; -1 */
+	int maps;                  /* memory file of attention maps, when JOB_SCORE; -1 */
 	size_t worker;             /* of k->infer, when JOB_SCORE */
 	int64_t deadline;          /* boot ms */
 };
@@ -103,7 +104,7 @@ struct outgoing {
 struct model_facts {
 	bool known;
 	char name[64], family[64];
-	uint32_t domain, side;
+	uint32_t domain, side, crop, map_side;
 	uint8_t weights[DIGEST_SIZE];
 };
 

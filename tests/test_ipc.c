@@ -67,6 +67,18 @@ static void test_check(void)
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), 0, "the longest SCORED");
 	m.scored.n++;
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), -EPROTO, "one score too many");
+	ipc_begin(&m, IPC_MODEL, 0);
+	m.model.side = 256;
+	m.model.crop = 224;
+	m.model.map_side = 14;
+	is_int(ipc_check(IPC_INFER, &m, sizeof(m.model), 0), 0, "a model");
+	m.model.map_side = IPC_MAP_SIDE_MAX + 1;
+	is_int(ipc_check(IPC_INFER, &m, sizeof(m.model), 0), -EPROTO, "larger attention maps than we take");
+	m.model.map_side = 14;
+	m.model.crop = 257;
+	is_int(ipc_check(IPC_INFER, &m, sizeof(m.model), 0), -EPROTO, "a crop beyond the square");
+	ipc_begin(&m, IPC_SCORE, 1);
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.plain), 1), -EPROTO, "SCORE without a file for the maps");
 	ipc_begin(&m, IPC_COMPOSE, 1);
 	m.compose.n_images = IPC_IMAGES_MAX + 1;
 	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), -EPROTO, "more images than a report covers");
