@@ -24,6 +24,7 @@
 
 #include "daemon/keeper.h"
 #include "daemon/maps.h"
+#include "daemon/sandbox.h"
 
 #define RETRY_BASE_MS 1000
 #define RETRY_CAP_MS 60000
@@ -284,7 +285,8 @@ bool analysis_died(struct keeper *k, const struct ipc_died *d)
 		(void)snprintf(why, sizeof(why), "the decoder died of signal %d (%s)", d->signal,
 			       strsignal(d->signal));
 	else
-		(void)snprintf(why, sizeof(why), "the decoder ended with code %d", d->exit_code);
+		(void)snprintf(why, sizeof(why), "the decoder ended with code %d%s", d->exit_code,
+			       sandbox_code_text(d->exit_code));
 	failed(k, j, why);
 	return true;
 }

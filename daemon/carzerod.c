@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include "daemon/config.h"
 #include "daemon/findings.h"
 #include "daemon/keeper.h"
+#include "daemon/landlock.h"
 #include "daemon/notify.h"
 #include "daemon/sandbox.h"
 
@@ -79,6 +81,40 @@ static void warn_about(const struct config *c)
 		log_warning("built without sandbox: for sanitizers and debugging, not for a hospital network");
 }
 
+/* The keeper's own walls: it writes beneath state_dir alone, and reads besides it what it and its
+ * helpers need.  Helpers inherit them and get narrower ones (helper.h). */
+static void wall_in(const struct config *c, const char *path)
+{
+	const char *reads[] = { path, c->findings, c->model };
+	CLEANUP(close) int set = -1;
+	struct err e;
+	size_t i;
+	int r;
+
+	if (sandbox_limit(0, 0, 0, 0, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
+	if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		fatal(FATAL_OS, "prctl: %s", strerror(errno));
+	r = landlock_new(LANDLOCK_FILES, &set, &e);
+	if (r == 0)
+		r = landlock_system(set, &e);
+	if (r == 0)
+		r = landlock_path(set, c->state_dir, LANDLOCK_OWN, &e);
+	if (r == 0)
+		r = landlock_path(set, helper_folder(), LANDLOCK_PROGRAM, &e);
+	for (i = 0; r == 0 && i < ARRAY_SIZE(reads); i++)
+		r = landlock_folder_of(set, reads[i], &e);
+	if (r < 0)
+		fatal(FATAL_OS, "%s", e.text);
+	r = landlock_enter(set);
+	if (r < 0)
+		fatal(FATAL_OS, "landlock: %s", strerror(-r));
+	if (set >= 0)
+		log_info("landlock: ABI %d; writes beneath %s only", landlock_abi(), c->state_dir);
+	else if (sandbox_built())
+		log_warning("this kernel has no Landlock: seccomp alone, and only once a process is warm");
+}
+
 static void open_state(struct keeper *k, const void *text, size_t n_text)
 {
 	char path[4096];
@@ -87,6 +123,7 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 
 	if (mkdir(k->config->state_dir, 0700) < 0 && errno != EEXIST)
 		fatal(FATAL_CONFIG, "state_dir %s: %s", k->config->state_dir, strerror(errno));
+	wall_in(k->config, k->config_path);
 	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
 		fatal(FATAL_CONFIG, "state_dir: path too long");
 	/* the store first: its lock says that we are alone here */

@@ -31,6 +31,7 @@
 #define REFUSED_CAP_MS 900000
 #define PARKED_AGAIN_MS (24ll * 3600 * 1000)
 #define PERMANENT_TRIES 3
+#define DNS_PORT 53 /* a long answer comes by TCP */
 #define SEND_TIME_MS 660000 /* connect, negotiate, store: the sender's own limits (scu.cc) end earlier */
 
 void delivery_open(struct keeper *k)
@@ -47,6 +48,11 @@ void delivery_open(struct keeper *k)
 		c->helper.argv[1] = k->config_path;
 		c->helper.argv[2] = "--";
 		c->helper.argv[3] = c->peer->ae_title;
+		c->helper.reach = (struct helper_reach){
+			.limited = true,
+			.reads = { k->config_path },
+			.connects = { c->peer->port, DNS_PORT },
+		};
 	}
 }
 

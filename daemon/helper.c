@@ -15,6 +15,7 @@
 
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
+#include "daemon/landlock.h"
 
 #define HELPER_PAUSE_MIN_MS 100
 #define HELPER_PAUSE_MAX_MS 30000
@@ -28,7 +29,7 @@ void helper_init(struct helper *h, const char *program)
 }
 
 /* Tests run from the build tree; an installed node uses the folder fixed at build time. */
-static const char *libexec_folder(void)
+const char *helper_folder(void)
 {
 	const char *folder = getenv("CARZEROD_LIBEXECDIR");
 
@@ -36,12 +37,14 @@ static const char *libexec_folder(void)
 }
 
 /* Between fork and exec: only async-signal-safe calls. */
-static void become(const char *path, char *const argv[], const int *fds, size_t n_fds, pid_t keeper)
+static void become(const char *path, char *const argv[], const int *fds, size_t n_fds, int walls, pid_t keeper)
 {
 	int high[1 + HELPER_FDS_MAX];
 	sigset_t none;
 	size_t i;
 
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || landlock_enter(walls) < 0)
+		_exit(FATAL_OS);
 	/* first out of the way of the low numbers, then down to them: sources and targets overlap */
 	for (i = 0; i < n_fds; i++) {
 		high[i] = fcntl(fds[i], F_DUPFD, IPC_FD + (int)n_fds);
@@ -57,12 +60,38 @@ static void become(const char *path, char *const argv[], const int *fds, size_t 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)signal(SIGPIPE, SIG_DFL);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		_exit(FATAL_OS);
 	if (getppid() != keeper)
 		_exit(FATAL_TEMPORARY); /* it died before the death signal was armed */
 	execv(path, argv);
 	_exit(FATAL_OS);
+}
+
+/* The rules between fork and exec, so that no thread of the helper is older than they are. */
+static int make_walls(const struct helper *h, const char *path, int *ret, struct err *e)
+{
+	const struct helper_reach *reach = &h->reach;
+	CLEANUP(close) int set = -1;
+	size_t i;
+	int r;
+
+	*ret = -1;
+	if (!reach->limited)
+		return 0;
+	r = landlock_new(LANDLOCK_HELPER, &set, e);
+	if (r == 0)
+		r = landlock_system(set, e);
+	if (r == 0)
+		r = landlock_path(set, path, LANDLOCK_PROGRAM, e);
+	for (i = 0; r == 0 && i < HELPER_READS_MAX && reach->reads[i] != NULL; i++)
+		r = landlock_folder_of(set, reach->reads[i], e);
+	for (i = 0; r == 0 && i < HELPER_PORTS_MAX && reach->binds[i] != 0; i++)
+		r = landlock_port(set, false, reach->binds[i], e);
+	for (i = 0; r == 0 && i < HELPER_PORTS_MAX && reach->connects[i] != 0; i++)
+		r = landlock_port(set, true, reach->connects[i], e);
+	if (r < 0)
+		return r;
+	*ret = TAKE_FD(set);
+	return 0;
 }
 
 int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, struct err *e)
@@ -70,12 +99,14 @@ int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, st
 	char path[4096], name[64];
 	char *argv[HELPER_ARGS_MAX + 1];
 	int pair[2], give[1 + HELPER_FDS_MAX];
+	CLEANUP(close) int walls = -1;
 	pid_t pid, keeper = getpid();
 	size_t n = 0, i;
+	int r;
 
 	if (n_fds > HELPER_FDS_MAX)
 		return err_set(e, -E2BIG, "%s: more than %d listening sockets", h->program, HELPER_FDS_MAX);
-	if (snprintf(path, sizeof(path), "%s/%s", libexec_folder(), h->program) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/%s", helper_folder(), h->program) >= (int)sizeof(path))
 		return err_set(e, -ENAMETOOLONG, "%s: path too long", h->program);
 	if (access(path, X_OK) < 0)
 		return err_set(e, -errno, "%s: %s", path, strerror(errno));
@@ -84,6 +115,9 @@ int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, st
 	for (i = 0; h->argv[i] != NULL; i++)
 		argv[n++] = (char *)(uintptr_t)h->argv[i]; /* execv does not write to them */
 	argv[n] = NULL;
+	r = make_walls(h, path, &walls, e);
+	if (r < 0)
+		return r;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_set(e, -errno, "%s: socketpair: %s", h->program, strerror(errno));
 	give[0] = pair[1];
@@ -91,7 +125,7 @@ int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, st
 		memcpy(give + 1, fds, n_fds * sizeof(*fds));
 	pid = fork();
 	if (pid == 0)
-		become(path, argv, give, n_fds + 1, keeper);
+		become(path, argv, give, n_fds + 1, walls, keeper);
 	(void)close(pair[1]);
 	if (pid < 0) {
 		(void)close(pair[0]);

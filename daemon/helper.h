@@ -1,7 +1,7 @@
 /* helper.h: a process that the keeper starts, times and starts again.
  *
  * The helper finds its channel at IPC_FD and nothing else of the keeper's.  It dies with the keeper
- * (PR_SET_PDEATHSIG), never gains privileges, and its stderr is ours.  Restarts are throttled:
+ * (PR_SET_PDEATHSIG), never gains privileges, reaches by name only what `reach` says, and its stderr is ours.  Restarts are throttled:
  * the pause doubles from 0.1 s to 30 s while a helper keeps dying young, and falls back once it has
  * lived for a minute.
  */
@@ -17,10 +17,20 @@
 
 #define HELPER_ARGS_MAX 12
 #define HELPER_FDS_MAX 16
+#define HELPER_READS_MAX 8
+#define HELPER_PORTS_MAX 8
+
+/* What a helper can reach by name besides itself and the system's files (landlock.h). */
+struct helper_reach {
+	bool limited;                        /* false: all that the keeper can */
+	const char *reads[HELPER_READS_MAX]; /* the folders in which these lie, NULL at the end */
+	uint16_t binds[HELPER_PORTS_MAX], connects[HELPER_PORTS_MAX]; /* TCP ports, 0 at the end */
+};
 
 struct helper {
 	const char *program;          /* file name in the libexec folder; also its name in the log */
 	const char *argv[HELPER_ARGS_MAX]; /* arguments after the program's name, NULL at the end */
+	struct helper_reach reach;
 	pid_t pid;                    /* 0: not running */
 	int sock;                     /* our end, non-blocking; -1 */
 	bool ready;                   /* it has said so */
@@ -29,6 +39,9 @@ struct helper {
 	unsigned pause_ms;            /* the throttle's present step */
 	unsigned restarts;
 };
+
+/* Where our programs are. */
+const char *helper_folder(void);
 
 void helper_init(struct helper *h, const char *program);
 

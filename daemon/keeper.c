@@ -24,6 +24,7 @@
 
 #include "daemon/keeper.h"
 #include "daemon/notify.h"
+#include "daemon/sandbox.h"
 
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
@@ -228,6 +229,8 @@ static void init_helper(struct keeper *k, struct helper *h, const char *program)
 	helper_init(h, program);
 	h->argv[0] = "-c";
 	h->argv[1] = k->config_path;
+	h->reach.limited = true;
+	h->reach.reads[0] = k->config_path;
 }
 
 static void init_helpers(struct keeper *k)
@@ -239,9 +242,14 @@ static void init_helpers(struct keeper *k)
 	(void)snprintf(n_sockets, sizeof(n_sockets), "%zu", k->n_listen_fds);
 	k->receiver.argv[2] = "-s";
 	k->receiver.argv[3] = n_sockets;
+	for (i = 0; i < k->config->n_listen; i++)
+		k->receiver.reach.binds[i] = k->config->listen[i].port;
 	init_helper(k, &k->image, "carzerod-image");
-	for (i = 0; i < k->config->workers; i++)
+	for (i = 0; i < k->config->workers; i++) {
 		init_helper(k, &k->infer[i], "carzerod-infer");
+		k->infer[i].reach.reads[1] = k->config->model;
+		k->infer[i].reach.reads[2] = k->config->findings;
+	}
 	delivery_open(k);
 }
 
@@ -325,7 +333,8 @@ static void reap(struct keeper *k)
 			log_error("%s ended by signal %d (%s); started again", h->program, WTERMSIG(status),
 				  strsignal(WTERMSIG(status)));
 		else if (WEXITSTATUS(status) != 0)
-			log_error("%s ended with code %d; started again", h->program, WEXITSTATUS(status));
+			log_error("%s ended with code %d%s; started again", h->program, WEXITSTATUS(status),
+				  sandbox_code_text(WEXITSTATUS(status)));
 		h->pid = 0; /* reaped: the number may be somebody else's by now */
 		helper_lost(k, h);
 	}

@@ -398,10 +398,11 @@ static void reap(struct listener *l)
 				l->child[i].pid = 0;
 		}
 		if (WIFSIGNALED(status))
-			log_error("association process ended by signal %d; its sender keeps what was not acknowledged",
-				  WTERMSIG(status));
+			log_error("association process ended by signal %d (%s); its sender keeps what was not acknowledged",
+				  WTERMSIG(status), strsignal(WTERMSIG(status)));
 		else if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
-			log_error("association process ended with code %d", WEXITSTATUS(status));
+			log_error("association process ended with code %d%s", WEXITSTATUS(status),
+				  sandbox_code_text(WEXITSTATUS(status)));
 	}
 }
 

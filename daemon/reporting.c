@@ -24,6 +24,7 @@
 #include "base/mem.h"
 
 #include "daemon/keeper.h"
+#include "daemon/sandbox.h"
 
 #define TEMPLATE_VERSION "carzerod-1" /* change when the report's content changes for equal inputs */
 #define RETRY_BASE_MS 2000
@@ -691,7 +692,8 @@ bool reporting_died(struct keeper *k, const struct ipc_died *d)
 	else if (d->signal != 0)
 		(void)snprintf(why, sizeof(why), "the composer died of signal %d (%s)", d->signal, strsignal(d->signal));
 	else
-		(void)snprintf(why, sizeof(why), "the composer ended with code %d", d->exit_code);
+		(void)snprintf(why, sizeof(why), "the composer ended with code %d%s", d->exit_code,
+			       sandbox_code_text(d->exit_code));
 	retry(k, c, why, false);
 	return true;
 }

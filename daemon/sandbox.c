@@ -32,6 +32,11 @@ bool sandbox_built(void)
 #endif
 }
 
+const char *sandbox_code_text(int exit_code)
+{
+	return exit_code == SANDBOX_EXIT ? " (its sandbox refused a system call: its line above says which)" : "";
+}
+
 #ifndef WITHOUT_SANDBOX
 
 static const int calls_common[] = {

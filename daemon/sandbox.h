@@ -26,6 +26,8 @@ enum sandbox_role {
 /* For all threads of the process, for good. */
 int sandbox_enter(enum sandbox_role role, struct err *e);
 bool sandbox_built(void);
+/* For a log line about a process that ended with this code: "" or why it did. */
+const char *sandbox_code_text(int exit_code);
 
 /* Resource limits of a worker that meets foreign bytes: address space, CPU time, no core file,
  * at most `files` descriptors, files of at most `file_size` bytes (a write beyond fails with EFBIG).
