@@ -80,6 +80,8 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 	bool last = j->in.attempt >= k->config->limits.attempts;
 	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, j->in.attempt - 1);
 
+	keeper_event(k, j->in.study, EVENT_OBJECT, "object %lld, attempt %u of %u failed: %s%s", (long long)j->in.id,
+		     j->in.attempt, k->config->limits.attempts, why, last ? "; quarantined" : "");
 	if (last) {
 		log_error("object=%lld quarantined after %u attempts: %s; kept, see carzeroctl show", (long long)j->in.id,
 			  j->in.attempt, why);

@@ -29,6 +29,7 @@
 #include "store/store.h"
 
 #include "daemon/config.h"
+#include "daemon/ctl.h"
 #include "daemon/findings.h"
 
 #define PAGE 100
@@ -42,6 +43,7 @@ static const char usage[] =
 	"  status              is it running, what waits, what wants attention (exit code 1)\n"
 	"  studies [N]         the newest N studies (20) and how each ended\n"
 	"  show STUDY_UID      one study: images, scores, reports, deliveries\n"
+	"  why STUDY_UID       what happened to it in order of time, and what would change it\n"
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
@@ -51,15 +53,14 @@ static const char usage[] =
 	"  -h, --help          this text\n"
 	"  -V, --version       version\n";
 
-static bool as_json;
+bool ctl_as_json;
 
 static const char *const instance_states[] = { "waiting", "in work", "settled", "quarantined", "set aside" };
 static const char *const outcomes[] = { "-", "scored", "not analysed", "failed", "silent" };
 static const char *const study_states[] = { "collecting", "composing", "reported", "silent", "parked" };
 static const char *const delivery_states[] = { "queued", "sending", "done", "parked" };
 
-static void stop(int code, const char *format, ...) __attribute__((noreturn, format(printf, 2, 3)));
-static void stop(int code, const char *format, ...)
+void ctl_stop(int code, const char *format, ...)
 {
 	va_list ap;
 
@@ -71,19 +72,19 @@ static void stop(int code, const char *format, ...)
 	exit(code);
 }
 
-static void print_json(json_t *j)
+void ctl_print_json(json_t *j)
 {
 	char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 
 	if (text == NULL)
-		stop(2, "out of memory");
+		ctl_stop(2, "out of memory");
 	(void)puts(text);
 	free(text);
 	json_decref(j);
 }
 
 /* Local time for people; JSON carries UTC stamps. */
-static const char *when(int64_t ms, char ret[32])
+const char *ctl_when(int64_t ms, char ret[32])
 {
 	char date[9], time[14], offset[6];
 
@@ -94,7 +95,7 @@ static const char *when(int64_t ms, char ret[32])
 	return ret;
 }
 
-static json_t *stamp(int64_t ms)
+json_t *ctl_stamp(int64_t ms)
 {
 	char text[CLOCK_STAMP_MAX];
 
@@ -104,7 +105,7 @@ static json_t *stamp(int64_t ms)
 	return json_string(text);
 }
 
-static const char *age(int64_t ms, char ret[32])
+const char *ctl_age(int64_t ms, char ret[32])
 {
 	int64_t s = ms / 1000;
 
@@ -119,7 +120,7 @@ static const char *age(int64_t ms, char ret[32])
 	return ret;
 }
 
-static struct store *open_store(const struct config *c)
+struct store *ctl_open_store(const struct config *c)
 {
 	char path[4096];
 	struct store *s;
@@ -127,20 +128,20 @@ static struct store *open_store(const struct config *c)
 
 	(void)snprintf(path, sizeof(path), "%s/carzerod.db", c->state_dir);
 	if (store_open_reader(path, &s, &e) < 0)
-		stop(2, "%s", e.text);
+		ctl_stop(2, "%s", e.text);
 	return s;
 }
 
-static void check(struct store *s, int r, const char *what)
+void ctl_check(struct store *s, int r, const char *what)
 {
 	if (r < 0)
-		stop(2, "cannot read %s: %s (%s)", what, strerror(-r), store_error(s));
+		ctl_stop(2, "cannot read %s: %s (%s)", what, strerror(-r), store_error(s));
 }
 
 /* ---- the keeper's socket --------------------------------------------------------------------------- */
 
 /* NULL when no keeper answers; errno says why. */
-static json_t *ask_keeper(const struct config *c, const char *request)
+json_t *ctl_ask(const struct config *c, const char *request)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	struct timeval limit = { .tv_sec = ANSWER_SECONDS };
@@ -163,23 +164,23 @@ static json_t *ask_keeper(const struct config *c, const char *request)
 	return json_loadb(text, (size_t)n, 0, NULL);
 }
 
-static json_t *ask_keeper_or_stop(const struct config *c, const char *request)
+json_t *ctl_ask_or_stop(const struct config *c, const char *request)
 {
-	json_t *j = ask_keeper(c, request);
+	json_t *j = ctl_ask(c, request);
 	const char *error;
 
 	if (j == NULL)
-		stop(2, "carzerod does not answer at %s/control: %s; is it running, and are you allowed?", c->state_dir,
+		ctl_stop(2, "carzerod does not answer at %s/control: %s; is it running, and are you allowed?", c->state_dir,
 		     strerror(errno));
 	error = json_string_value(json_object_get(j, "error"));
 	if (error != NULL)
-		stop(2, "%s", error);
+		ctl_stop(2, "%s", error);
 	return j;
 }
 
 /* ---- status ------------------------------------------------------------------------------------------ */
 
-static json_int_t number(json_t *j, const char *key)
+json_int_t ctl_number(json_t *j, const char *key)
 {
 	return json_integer_value(json_object_get(j, key));
 }
@@ -192,21 +193,21 @@ static void print_live(json_t *live)
 
 	printf("carzerod %s running as \"%s\" for %s, pid %" JSON_INTEGER_FORMAT "\n",
 	       json_string_value(json_object_get(live, "version")), json_string_value(json_object_get(live, "ae_title")),
-	       age((int64_t)number(live, "seconds") * 1000, text), number(live, "pid"));
+	       ctl_age((int64_t)ctl_number(live, "seconds") * 1000, text), ctl_number(live, "pid"));
 	if (json_is_true(json_object_get(model, "ready")))
 		printf("model        %s (%s)\n", json_string_value(json_object_get(model, "name")),
 		       json_string_value(json_object_get(model, "domain")));
 	else
 		printf("model        loading\n");
-	printf("disk         %.1f GiB free of %.1f GiB\n", (double)number(space, "free") / (1 << 30),
-	       (double)number(space, "total") / (1 << 30));
-	printf("receiving    %" JSON_INTEGER_FORMAT " associations open\n", number(live, "associations"));
+	printf("disk         %.1f GiB free of %.1f GiB\n", (double)ctl_number(space, "free") / (1 << 30),
+	       (double)ctl_number(space, "total") / (1 << 30));
+	printf("receiving    %" JSON_INTEGER_FORMAT " associations open\n", ctl_number(live, "associations"));
 	json_array_foreach(json_object_get(live, "processes"), i, item) {
-		if (!json_is_true(json_object_get(item, "ready")) || number(item, "restarts") > 0)
+		if (!json_is_true(json_object_get(item, "ready")) || ctl_number(item, "restarts") > 0)
 			printf("process      %s %s, restarted %" JSON_INTEGER_FORMAT " times\n",
 			       json_string_value(json_object_get(item, "program")),
 			       json_is_true(json_object_get(item, "ready")) ? "ready" : "not ready",
-			       number(item, "restarts"));
+			       ctl_number(item, "restarts"));
 	}
 	json_array_foreach(json_object_get(live, "destinations"), i, item)
 		printf("destination  %-16s %s%s\n", json_string_value(json_object_get(item, "ae_title")),
@@ -246,24 +247,24 @@ static json_t *counts_json(const struct store_counts *n)
 		"parked", (json_int_t)n->studies[4], "deliveries", "queued", (json_int_t)n->deliveries[0], "sending",
 		(json_int_t)n->deliveries[1], "done", (json_int_t)n->deliveries[2], "parked",
 		(json_int_t)n->deliveries[3], "reports", (json_int_t)n->reports, "oldest_waiting",
-		stamp(n->oldest_ready), "oldest_delivery", stamp(n->oldest_delivery));
+		ctl_stamp(n->oldest_ready), "oldest_delivery", ctl_stamp(n->oldest_delivery));
 }
 
 static int command_status(const struct config *c)
 {
-	struct store *s = open_store(c);
-	json_t *live = ask_keeper(c, "status");
+	struct store *s = ctl_open_store(c);
+	json_t *live = ctl_ask(c, "status");
 	struct store_counts n;
 	const char *why;
 	char text[32];
 
-	check(s, store_counts(s, &n), "the database");
+	ctl_check(s, store_counts(s, &n), "the database");
 	why = attention(&n, live);
-	if (as_json) {
+	if (ctl_as_json) {
 		json_t *j = json_pack("{s:b, s:s?, s:o, s:O?}", "good", why == NULL, "attention", why, "counts",
 				      counts_json(&n), "live", live);
 
-		print_json(j);
+		ctl_print_json(j);
 	} else {
 		if (live != NULL)
 			print_live(live);
@@ -278,9 +279,9 @@ static int command_status(const struct config *c)
 		       (unsigned long long)(n.deliveries[0] + n.deliveries[1]), (unsigned long long)n.deliveries[2],
 		       (unsigned long long)n.deliveries[3]);
 		if (n.oldest_ready != 0)
-			printf("oldest image waits for %s\n", age(clock_wall_ms() - n.oldest_ready, text));
+			printf("oldest image waits for %s\n", ctl_age(clock_wall_ms() - n.oldest_ready, text));
 		if (n.oldest_delivery != 0)
-			printf("oldest delivery waits for %s\n", age(clock_wall_ms() - n.oldest_delivery, text));
+			printf("oldest delivery waits for %s\n", ctl_age(clock_wall_ms() - n.oldest_delivery, text));
 		printf("%s%s\n", why == NULL ? "all good" : "ATTENTION    ", why == NULL ? "" : why);
 	}
 	json_decref(live);
@@ -294,29 +295,29 @@ static json_t *study_json(const struct study *st)
 {
 	return json_pack("{s:I, s:s, s:s, s:i, s:s, s:o}", "study", (json_int_t)st->id, "study_uid", st->study_uid,
 			 "state", study_states[st->state], "reports", (int)st->revision, "why", st->why, "received",
-			 stamp(st->created));
+			 ctl_stamp(st->created));
 }
 
 static int command_studies(const struct config *c, uint64_t wanted)
 {
-	struct store *s = open_store(c);
+	struct store *s = ctl_open_store(c);
 	struct study page[PAGE];
 	json_t *list = json_array();
 	int64_t before = INT64_MAX;
 	char text[32];
 	size_t n, i;
 
-	if (!as_json)
+	if (!ctl_as_json)
 		printf("%-8s %-19s  %-10s %7s  %s\n", "STUDY", "RECEIVED", "STATE", "REPORTS", "STUDY INSTANCE UID / REASON");
 	while (wanted > 0) {
-		check(s, store_list_studies(s, before, page, wanted < PAGE ? wanted : PAGE, &n), "studies");
+		ctl_check(s, store_list_studies(s, before, page, wanted < PAGE ? wanted : PAGE, &n), "studies");
 		if (n == 0)
 			break;
 		for (i = 0; i < n; i++) {
-			if (as_json)
+			if (ctl_as_json)
 				(void)json_array_append_new(list, study_json(&page[i]));
 			else {
-				printf("%-8" PRId64 " %-19s  %-10s %7u  %s\n", page[i].id, when(page[i].created, text),
+				printf("%-8" PRId64 " %-19s  %-10s %7u  %s\n", page[i].id, ctl_when(page[i].created, text),
 				       study_states[page[i].state], page[i].revision, page[i].study_uid);
 				if (page[i].why[0] != '\0')
 					printf("%51s%s\n", "", page[i].why);
@@ -325,8 +326,8 @@ static int command_studies(const struct config *c, uint64_t wanted)
 		}
 		wanted -= n;
 	}
-	if (as_json)
-		print_json(list);
+	if (ctl_as_json)
+		ctl_print_json(list);
 	else
 		json_decref(list);
 	store_close(s);
@@ -371,16 +372,16 @@ static json_t *show_instance(struct store *s, const struct instance *in)
 	char text[32];
 	size_t n = 0;
 
-	check(s, store_instance_scores(s, in->id, scores, ARRAY_SIZE(scores), &n), "scores");
-	if (as_json)
+	ctl_check(s, store_instance_scores(s, in->id, scores, ARRAY_SIZE(scores), &n), "scores");
+	if (ctl_as_json)
 		return json_pack("{s:I, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:o, s:s, s:s, s:o}", "object",
 				 (json_int_t)in->id, "sop_uid", in->sop_uid, "sop_class", in->sop_class, "revision",
 				 (int)in->revision, "calling_ae", in->calling_ae, "from", in->peer, "state",
 				 instance_states[in->state], "outcome", outcomes[in->outcome], "why", in->why,
 				 "attempts", (int)in->attempt, "repeats", (int)in->repeats, "bytes",
-				 (json_int_t)in->size, "received", stamp(in->received), "recipe", in->recipe,
+				 (json_int_t)in->size, "received", ctl_stamp(in->received), "recipe", in->recipe,
 				 "precision", in->precision, "scores", scores_json(scores, n));
-	printf("  object %" PRId64 "  %s  %s from \"%s\" (%s), revision %u, %s", in->id, when(in->received, text),
+	printf("  object %" PRId64 "  %s  %s from \"%s\" (%s), revision %u, %s", in->id, ctl_when(in->received, text),
 	       instance_states[in->state], in->calling_ae, in->peer, in->revision, outcomes[in->outcome]);
 	if (in->repeats > 0)
 		printf(", sent again %u times", in->repeats);
@@ -410,12 +411,12 @@ static json_t *show_report(const struct report *r)
 	char text[32], hex[17];
 
 	(void)snprintf(hex, sizeof(hex), "%016" PRIx64, r->file);
-	if (as_json)
+	if (ctl_as_json)
 		return json_pack("{s:I, s:s, s:i, s:s, s:s, s:s, s:I, s:o}", "report", (json_int_t)r->id, "kind", r->kind,
 				 "revision", (int)r->revision, "sop_class", r->sop_class, "sop_uid", r->sop_uid, "file",
-				 hex, "bytes", (json_int_t)r->size, "created", stamp(r->created));
+				 hex, "bytes", (json_int_t)r->size, "created", ctl_stamp(r->created));
 	printf("  %s revision %u  %-16s  %s  %llu bytes, spool/reports/%.2s/%s\n    SOP Instance UID %s\n", r->kind,
-	       r->revision, class_of(r), when(r->created, text), (unsigned long long)r->size, hex, hex, r->sop_uid);
+	       r->revision, class_of(r), ctl_when(r->created, text), (unsigned long long)r->size, hex, hex, r->sop_uid);
 	return NULL;
 }
 
@@ -424,8 +425,8 @@ static json_t *delivery_json(const struct delivery *d)
 	return json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:i, s:i, s:s, s:o, s:o, s:o}", "delivery", (json_int_t)d->id,
 			 "study", (json_int_t)d->study, "revision", (int)d->revision, "kind", d->kind, "destination",
 			 d->destination, "state", delivery_states[d->state], "attempts", (int)d->attempt, "status",
-			 d->status, "why", d->why, "due", stamp(d->due), "created", stamp(d->created), "finished",
-			 stamp(d->finished));
+			 d->status, "why", d->why, "due", ctl_stamp(d->due), "created", ctl_stamp(d->created), "finished",
+			 ctl_stamp(d->finished));
 }
 
 static void print_delivery(const struct delivery *d)
@@ -436,12 +437,12 @@ static void print_delivery(const struct delivery *d)
 		(void)snprintf(status, sizeof(status), " status %04XH", (unsigned)d->status & 0xffff);
 	printf("%-8" PRId64 " %-16s %-2s %-8s %8u  %-19s%s %s\n", d->id, d->destination, d->kind,
 	       delivery_states[d->state], d->attempt,
-	       d->state == DELIVERY_DONE ? when(d->finished, text) : when(d->due, text), status, d->why);
+	       d->state == DELIVERY_DONE ? ctl_when(d->finished, text) : ctl_when(d->due, text), status, d->why);
 }
 
 static int command_show(const struct config *c, const char *study_uid)
 {
-	struct store *s = open_store(c);
+	struct store *s = ctl_open_store(c);
 	struct instance *instances = xcalloc(SHOW_MAX, sizeof(*instances));
 	struct report *reports = xcalloc(SHOW_MAX, sizeof(*reports));
 	struct delivery *deliveries = xcalloc(SHOW_MAX, sizeof(*deliveries));
@@ -451,13 +452,13 @@ static int command_show(const struct config *c, const char *study_uid)
 	int r = store_find_study(s, study_uid, &st);
 
 	if (r == -ENOENT)
-		stop(2, "no such study; carzeroctl studies lists them");
-	check(s, r, "the study");
-	if (!as_json)
+		ctl_stop(2, "no such study; carzeroctl studies lists them");
+	ctl_check(s, r, "the study");
+	if (!ctl_as_json)
 		printf("study %" PRId64 "  %s  %s\n%s%s%s", st.id, st.study_uid, study_states[st.state], st.why[0] ? "  " : "",
 		       st.why, st.why[0] ? "\n" : "");
 	r = store_study_instances(s, st.id, instances, SHOW_MAX, &n);
-	check(s, r == -E2BIG ? 0 : r, "objects");
+	ctl_check(s, r == -E2BIG ? 0 : r, "objects");
 	for (i = 0; i < n && i < SHOW_MAX; i++) {
 		json_t *j = show_instance(s, &instances[i]);
 
@@ -465,8 +466,8 @@ static int command_show(const struct config *c, const char *study_uid)
 			(void)json_array_append_new(ji, j);
 	}
 	r = store_study_reports(s, st.id, reports, SHOW_MAX, &n);
-	check(s, r == -E2BIG ? 0 : r, "reports");
-	if (!as_json && n > 0)
+	ctl_check(s, r == -E2BIG ? 0 : r, "reports");
+	if (!ctl_as_json && n > 0)
 		printf("reports (one file for each SR class; a destination gets the first that it accepts)\n");
 	for (i = 0; i < n && i < SHOW_MAX; i++) {
 		json_t *j = show_report(&reports[i]);
@@ -475,24 +476,24 @@ static int command_show(const struct config *c, const char *study_uid)
 			(void)json_array_append_new(jr, j);
 	}
 	r = store_study_deliveries(s, st.id, deliveries, SHOW_MAX, &n);
-	check(s, r == -E2BIG ? 0 : r, "deliveries");
-	if (!as_json && n > 0)
+	ctl_check(s, r == -E2BIG ? 0 : r, "deliveries");
+	if (!ctl_as_json && n > 0)
 		printf("deliveries\n");
 	for (i = 0; i < n && i < SHOW_MAX; i++) {
-		if (as_json)
+		if (ctl_as_json)
 			(void)json_array_append_new(jd, delivery_json(&deliveries[i]));
 		else {
 			(void)fputs("  ", stdout);
 			print_delivery(&deliveries[i]);
 		}
 	}
-	if (as_json) {
+	if (ctl_as_json) {
 		json_t *j = study_json(&st);
 
 		(void)json_object_set(j, "objects", ji);
 		(void)json_object_set(j, "report_files", jr);
 		(void)json_object_set(j, "deliveries", jd);
-		print_json(j);
+		ctl_print_json(j);
 	}
 	json_decref(ji);
 	json_decref(jr);
@@ -508,29 +509,29 @@ static int command_show(const struct config *c, const char *study_uid)
 
 static int command_queue(const struct config *c)
 {
-	struct store *s = open_store(c);
+	struct store *s = ctl_open_store(c);
 	struct delivery page[PAGE];
 	json_t *list = json_array();
 	int64_t after = 0;
 	unsigned total = 0;
 	size_t n, i;
 
-	if (!as_json)
+	if (!ctl_as_json)
 		printf("%-8s %-16s %-2s %-8s %8s  %-19s %s\n", "ID", "DESTINATION", "", "STATE", "ATTEMPTS", "NEXT TRY", "REASON");
 	for (;;) {
-		check(s, store_list_deliveries(s, after, page, PAGE, &n), "deliveries");
+		ctl_check(s, store_list_deliveries(s, after, page, PAGE, &n), "deliveries");
 		if (n == 0)
 			break;
 		for (i = 0; i < n; i++, total++) {
-			if (as_json)
+			if (ctl_as_json)
 				(void)json_array_append_new(list, delivery_json(&page[i]));
 			else
 				print_delivery(&page[i]);
 			after = page[i].id;
 		}
 	}
-	if (as_json)
-		print_json(list);
+	if (ctl_as_json)
+		ctl_print_json(list);
 	else {
 		json_decref(list);
 		printf("%u deliveries not done\n", total);
@@ -547,35 +548,40 @@ static int command_ask(const struct config *c, const char *verb, const char *arg
 	json_t *j;
 
 	(void)snprintf(request, sizeof(request), "%s%s%.150s", verb, argument[0] != '\0' ? " " : "", argument);
-	j = ask_keeper_or_stop(c, request);
-	if (as_json)
-		print_json(json_incref(j));
+	j = ctl_ask_or_stop(c, request);
+	if (ctl_as_json)
+		ctl_print_json(json_incref(j));
 	else if (strcmp(verb, "flush") == 0)
-		printf("%" JSON_INTEGER_FORMAT " deliveries are due now\n", number(j, "due"));
+		printf("%" JSON_INTEGER_FORMAT " deliveries are due now\n", ctl_number(j, "due"));
 	else
-		printf("object %" JSON_INTEGER_FORMAT " is analysed again\n", number(j, "requeued"));
+		printf("object %" JSON_INTEGER_FORMAT " is analysed again\n", ctl_number(j, "requeued"));
 	json_decref(j);
 	return 0;
 }
 
-static int run(const struct config *c, int argc, char **argv)
+static int run(const struct config *c, const char *path, int argc, char **argv)
 {
 	const char *verb = argv[0], *argument = argc > 1 ? argv[1] : "";
 	uint64_t n = 20;
 
 	if (argc > 2)
-		stop(64, "unexpected argument '%s'", argv[2]);
+		ctl_stop(64, "unexpected argument '%s'", argv[2]);
 	if (strcmp(verb, "status") == 0 && argc == 1)
 		return command_status(c);
 	if (strcmp(verb, "studies") == 0) {
 		if (argc == 2 && !str_to_u64(argument, 1, 1000000, &n))
-			stop(64, "studies: '%s' is not a number from 1 to 1000000", argument);
+			ctl_stop(64, "studies: '%s' is not a number from 1 to 1000000", argument);
 		return command_studies(c, n);
 	}
 	if (strcmp(verb, "show") == 0 && argc == 2) {
 		if (!uid_valid(argument))
-			stop(64, "show: that is not a UID; carzeroctl studies lists them");
+			ctl_stop(64, "show: that is not a UID; carzeroctl studies lists them");
 		return command_show(c, argument);
+	}
+	if (strcmp(verb, "why") == 0 && argc == 2) {
+		if (!uid_valid(argument))
+			ctl_stop(64, "why: that is not a UID; carzeroctl studies lists them");
+		return ctl_why(c, path, argument);
 	}
 	if (strcmp(verb, "queue") == 0 && argc == 1)
 		return command_queue(c);
@@ -583,7 +589,7 @@ static int run(const struct config *c, int argc, char **argv)
 		return command_ask(c, verb, argument);
 	if (strcmp(verb, "requeue") == 0 && argc == 2)
 		return command_ask(c, verb, argument);
-	stop(64, "'%s' is not a command here, or wants another number of arguments. Try 'carzeroctl --help'.", verb);
+	ctl_stop(64, "'%s' is not a command here, or wants another number of arguments. Try 'carzeroctl --help'.", verb);
 }
 
 int main(int argc, char **argv)
@@ -603,7 +609,7 @@ int main(int argc, char **argv)
 		if (c == 'c')
 			path = optarg;
 		else if (c == 'j')
-			as_json = true;
+			ctl_as_json = true;
 		else if (c == 'h' || c == 'V') {
 			(void)fputs(c == 'h' ? usage : "carzeroctl " PACKAGE_VERSION "\n", stdout);
 			return 0;
@@ -617,8 +623,8 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	if (config_load(path, &config, &e) < 0)
-		stop(2, "%s", e.text);
-	r = run(config, argc - optind, argv + optind);
+		ctl_stop(2, "%s", e.text);
+	r = run(config, path, argc - optind, argv + optind);
 	config_free(config);
 	return r;
 }

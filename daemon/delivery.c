@@ -90,8 +90,20 @@ static size_t order_reports(const struct courier *c, const struct report *all, s
 	return found;
 }
 
+/* One attempt, for the history of the study. */
+static void record(struct keeper *k, const struct courier *c, int status, const char *what, const char *why)
+{
+	char said[24] = "";
+
+	if (status >= 0)
+		(void)snprintf(said, sizeof(said), " with status %04XH", (unsigned)status & 0xffff);
+	keeper_event(k, c->delivery.study, EVENT_DELIVERY, "%s to %s %s%s%s%s", c->delivery.kind, c->peer->ae_title, what, said,
+		     why[0] != '\0' ? ": " : "", why);
+}
+
 static void park(struct keeper *k, struct courier *c, int status, const char *why)
 {
+	record(k, c, status, "parked", why);
 	log_error("delivery=%lld to=\"%s\" parked: %s; tried again tomorrow, or now with carzeroctl flush",
 		  (long long)c->delivery.id, c->peer->ae_title, why);
 	keeper_must(k, store_park_delivery(k->store, &c->delivery, k->now + PARKED_AGAIN_MS, status, why),
@@ -236,6 +248,7 @@ static void rest(struct keeper *k, struct courier *c, int status, const char *wh
 		log_warning("destination=\"%s\" unavailable: %s; deliveries wait, tried again by itself",
 			    c->peer->ae_title, why);
 	c->not_before = k->now + pause;
+	record(k, c, status, "not sent", why);
 	keeper_must(k, store_defer_delivery(k->store, &c->delivery, c->not_before, status, why,
 					    c->delivery.permanent, false), "defer a delivery");
 	c->busy = false;
@@ -251,6 +264,7 @@ static void refused(struct keeper *k, struct courier *c, int status, const char 
 		park(k, c, status, why);
 		return;
 	}
+	record(k, c, status, "refused", why);
 	log_warning("delivery=%lld to=\"%s\" refused: %s; tried again", (long long)c->delivery.id,
 		    c->peer->ae_title, why);
 	keeper_must(k, store_defer_delivery(k->store, &c->delivery, due, status, why, n, false),
@@ -266,6 +280,7 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 	failpoint("delivery.closed");
 	log_info("delivery=%lld study=%lld to=\"%s\" accepted status=%04xH", (long long)c->delivery.id,
 		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
+	record(k, c, status, "accepted", why);
 	k->delivered++;
 	if (c->failures > 0) { /* it is back: what waited for it need not wait longer */
 		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
@@ -289,6 +304,7 @@ static void class_refused(struct keeper *k, struct courier *c, int status, const
 		park(k, c, status, why);
 		return;
 	}
+	record(k, c, status, "refused in this class", why);
 	keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now, status, why, c->delivery.permanent, true),
 		    "defer a delivery");
 	c->busy = false;

@@ -19,7 +19,13 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "dicom/scp.h"
+
 #include "daemon/keeper.h"
+
+/* Of refused and broken associations, which cost a peer nothing, so many are recorded in that time. */
+#define REFUSALS_MAX 20
+#define REFUSALS_MS 10000
 
 /* PS3.4 GG.4.1 and PS3.7 C: C-STORE status codes that we use */
 #define STATUS_SUCCESS 0x0000
@@ -56,6 +62,15 @@ static struct association *association_slot(struct keeper *k)
 	return NULL;
 }
 
+static bool few_refusals(struct keeper *k)
+{
+	if (k->boot - k->refusals_since > REFUSALS_MS) {
+		k->refusals_since = k->boot;
+		k->refusals = 0;
+	}
+	return k->refusals++ < REFUSALS_MAX;
+}
+
 void intake_listener(struct keeper *k, const union ipc_message *m)
 {
 	const struct ipc_channel *reject;
@@ -75,6 +90,8 @@ void intake_listener(struct keeper *k, const union ipc_message *m)
 		why = "no descriptors left";
 	if (why != NULL) {
 		log_warning("association from=%s refused for now: %s", m->admit.host, why);
+		if (few_refusals(k))
+			keeper_event(k, 0, EVENT_NODE, "association from %s refused for now: %s", m->admit.host, why);
 		answer.channel.result = reject->result;
 		answer.channel.source = reject->source;
 		answer.channel.reason = reject->reason;
@@ -131,9 +148,57 @@ static void touch_study(struct keeper *k, struct association *a, int64_t study)
 	a->study[a->n_study++] = study;
 }
 
+/* Such an end helps somebody who asks why nothing came; a port scan or an echo does not. */
+static bool worth_telling(struct keeper *k, const struct association *a)
+{
+	const struct ipc_ended *d = &a->end;
+
+	if (!a->told || d->stored > 0 || (d->end == SCP_CLOSED && d->calling_ae[0] == '\0'))
+		return false;
+	if (d->end == SCP_RELEASED && d->refused == 0 && strstr(d->contexts, "refused") == NULL)
+		return false;
+	return few_refusals(k);
+}
+
+static void describe_end(const struct association *a, char ret[STORE_EVENT_MAX])
+{
+	const struct ipc_ended *d = &a->end;
+	const char *how = a->told ? scp_end_name((enum scp_end)d->end) : "its process died";
+	size_t n = (size_t)snprintf(ret, STORE_EVENT_MAX, "association from %s", a->host);
+
+	if (d->calling_ae[0] != '\0')
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n, " calling \"%s\"", d->calling_ae);
+	if (a->told && d->end == SCP_REJECTED)
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n, " rejected");
+	else
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n, " %s: %u objects stored, %u refused, %llu bytes", how,
+				      d->stored, d->refused, (unsigned long long)d->bytes);
+	if (d->detail[0] != '\0')
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n, ": %s", d->detail);
+	if (a->disk_full && n < STORE_EVENT_MAX)
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n,
+				      ": answered A700, less than limits.min_free is free under state_dir");
+	if (d->contexts[0] != '\0' && n < STORE_EVENT_MAX)
+		(void)snprintf(ret + n, STORE_EVENT_MAX - n, "; %s", d->contexts);
+}
+
+static void record_end(struct keeper *k, const struct association *a)
+{
+	char text[STORE_EVENT_MAX];
+	size_t i;
+
+	describe_end(a, text);
+	for (i = 0; i < a->n_study; i++)
+		keeper_event(k, a->study[i], EVENT_ASSOCIATION, "%s", text);
+	if (a->n_study == 0 && worth_telling(k, a))
+		keeper_event(k, 0, EVENT_NODE, "%s", text);
+}
+
 static void end_association(struct keeper *k, struct association *a)
 {
 	size_t i;
+
+	record_end(k, a);
 
 	(void)close(a->sock);
 	a->sock = -1;
@@ -173,6 +238,7 @@ static void create_file(struct keeper *k, struct association *a)
 		fd = -ENOSPC;
 	if (fd < 0) {
 		log_error("no file for an object from=%s: %s; answered A700", a->host, strerror(-fd));
+		a->disk_full |= fd == -ENOSPC;
 		fd = -1;
 		send_status(a, IPC_FILE, 0, STATUS_OUT_OF_RESOURCES, NULL);
 		return;
@@ -198,6 +264,11 @@ void intake_receive(struct keeper *k, struct association *a)
 	}
 	if (m.h.type == IPC_CREATE) {
 		create_file(k, a);
+		return;
+	}
+	if (m.h.type == IPC_ENDED) {
+		a->end = m.ended;
+		a->told = true;
 		return;
 	}
 	if (a->file == 0 || m.h.token != a->file || a->answer_due) {
@@ -232,6 +303,16 @@ static int keep_one_copy(struct keeper *k, int64_t instance, uint64_t file)
 	return spool_remove(k->spool, SPOOL_OBJECTS, file);
 }
 
+/* Not keeper_event(): a full disk here is answered A700 like the rest of the intake's transaction. */
+static int record_repeat(struct keeper *k, const struct instance *in)
+{
+	char text[STORE_EVENT_MAX];
+
+	(void)snprintf(text, sizeof(text), "object %lld came again with the same bytes from %s: acknowledged, nothing to do",
+		       (long long)in->id, in->peer);
+	return store_add_event(k->store, in->study, k->now, EVENT_OBJECT, text);
+}
+
 /* Rename and row of one object; the caller commits. */
 static int keep_object(struct keeper *k, struct association *a)
 {
@@ -263,6 +344,9 @@ static int keep_object(struct keeper *k, struct association *a)
 		return r;
 	failpoint("intake.inserted");
 	if (duplicate) {
+		r = record_repeat(k, &in);
+		if (r < 0)
+			return r;
 		r = keep_one_copy(k, in.id, a->file);
 		if (r < 0)
 			return r;

@@ -56,6 +56,13 @@ static bool check_object(const union ipc_message *m)
 	       ae_ok(o->called_ae) && o->analysed_class <= 1 && o->size <= INT64_MAX && o->h.token != 0;
 }
 
+static bool check_ended(const union ipc_message *m)
+{
+	const struct ipc_ended *d = &m->ended;
+
+	return d->end < 16 && d->bytes <= INT64_MAX && TEXT_OK(d->calling_ae) && TEXT_OK(d->detail) && TEXT_OK(d->contexts);
+}
+
 static bool check_decoded(const union ipc_message *m)
 {
 	const struct ipc_decoded *d = &m->decoded;
@@ -136,6 +143,7 @@ static const struct {
 	[IPC_SCORED] = { "SCORED", FROM(IPC_INFER), sizeof(struct ipc_scored), 0, 0, check_scored },
 	[IPC_CHOSE] = { "CHOSE", FROM(IPC_SEND), sizeof(struct ipc_chose), 0, 0, check_chose },
 	[IPC_SENT] = { "SENT", FROM(IPC_SEND), sizeof(struct ipc_sent), 0, 0, check_sent },
+	[IPC_ENDED] = { "ENDED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_ended), 0, 0, check_ended },
 	[IPC_CHANNEL] = { "CHANNEL", FROM(IPC_KEEPER), sizeof(struct ipc_channel), 0, 1, NULL },
 	[IPC_FILE] = { "FILE", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 1, NULL },
 	[IPC_ANSWER] = { "ANSWER", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 0, NULL },

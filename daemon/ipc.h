@@ -7,7 +7,7 @@
  * AE titles well-formed.  After it the fields may be believed to be well-formed, never to be true.
  *
  *	receiver (listener)  ->  LISTENING, ADMIT               <-  CHANNEL + fd
- *	association child    ->  CREATE, STORED, ABANDON        <-  FILE + fd, ANSWER
+ *	association child    ->  CREATE, STORED, ABANDON, ENDED <-  FILE + fd, ANSWER
  *	image                ->  READY, DECODED, COMPOSED, DIED <-  DECODE + fds, COMPOSE + fds
  *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
  *	send                 ->  READY, CHOSE, SENT             <-  DELIVER + fds, GO
@@ -42,6 +42,8 @@ enum ipc_type {
 	IPC_COMPOSED, IPC_DIED, IPC_MODEL, IPC_SCORED, IPC_CHOSE, IPC_SENT,
 	/* from the keeper */
 	IPC_CHANNEL, IPC_FILE, IPC_ANSWER, IPC_DECODE, IPC_COMPOSE, IPC_SCORE, IPC_DELIVER, IPC_GO,
+	/* to the keeper, later than the others */
+	IPC_ENDED,
 	IPC_TYPE_COUNT
 };
 
@@ -82,6 +84,16 @@ struct ipc_status { /* ABANDON, FILE (+ 1 descriptor when status is 0), ANSWER; 
 	struct ipc_header h;
 	uint16_t status;
 	uint8_t zero[6];
+};
+
+struct ipc_ended { /* how an association went: for the history, nothing is decided by it */
+	struct ipc_header h;
+	uint32_t end;          /* enum scp_end */
+	uint32_t stored, refused, echoes; /* C-STOREs answered 0000H, C-STOREs answered otherwise, C-ECHOs */
+	uint64_t bytes;
+	char calling_ae[5 * AE_TITLE_MAX]; /* quoted; "" when nobody had read it yet */
+	char detail[IPC_WHY_MAX], contexts[IPC_WHY_MAX];
+	char zero[3];
 };
 
 struct ipc_decode { /* + stored object (read), square (write) */
@@ -204,6 +216,7 @@ union ipc_message {
 	struct ipc_channel channel;
 	struct ipc_object object;
 	struct ipc_status status;
+	struct ipc_ended ended;
 	struct ipc_decode decode;
 	struct ipc_decoded decoded;
 	struct ipc_compose compose;

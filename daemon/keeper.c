@@ -9,6 +9,7 @@
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,17 @@ void keeper_must(struct keeper *k, int r, const char *what)
 	if (r < 0)
 		fatal(FATAL_IO, "cannot %s: %s (%s); the node stops, restart recovers", what, strerror(-r),
 		      store_error(k->store));
+}
+
+void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
+{
+	char text[STORE_EVENT_MAX];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof(text), format, ap); /* cut is fine */
+	va_end(ap);
+	keeper_must(k, store_add_event(k->store, study, k->now, kind, text), "record an event");
 }
 
 int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n)

@@ -45,6 +45,9 @@ struct association {
 	int64_t study[KEEPER_STUDIES_PER_ASSOCIATION]; /* touched, to be settled when it ends */
 	size_t n_study;
 	bool ended;                /* its child is gone: to be cleaned up inside the turn's transaction */
+	bool disk_full;            /* no file was given for want of space */
+	bool told;                 /* the child has said how it went: */
+	struct ipc_ended end;
 	bool answer_due;           /* STORED in this turn's batch */
 	struct ipc_object stored;
 	uint16_t answer;
@@ -139,6 +142,8 @@ struct keeper {
 	struct spool_space space;
 	bool announced;            /* READY=1 sent */
 	bool stopping;
+	int64_t refusals_since;    /* boot ms: how many came since is bounded, they are a stranger's doing */
+	unsigned refusals;
 	uint64_t accepted, rejected, scored, not_analysed, quarantined, reported, delivered;
 };
 
@@ -149,6 +154,9 @@ void keeper_post(struct keeper *k, struct helper *helper, int sock, const union 
 		 const int *fds, size_t n_fds);
 /* Checks a store or spool call that has no business failing. */
 void keeper_must(struct keeper *k, int r, const char *what);
+/* Into the history that carzeroctl why tells; study 0: the node's.  Inside the turn's transaction. */
+void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 /* Back-off with jitter: base * 2^n up to cap, then 50..150 % of it. */
 int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
 

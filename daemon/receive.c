@@ -186,6 +186,29 @@ static void report_association(const struct association *as, const struct scp_re
 		 result->detail[0] != '\0' ? ": " : "", result->detail);
 }
 
+/* For the history of the studies that it brought, or of the node; when it fails the keeper knows less. */
+static void tell_keeper(const struct association *as, const struct scp_result *result)
+{
+	union ipc_message m;
+
+	ipc_begin(&m, IPC_ENDED, 0);
+	m.ended.end = (uint32_t)result->end;
+	m.ended.stored = result->objects;
+	m.ended.refused = result->refused;
+	m.ended.echoes = result->echoes;
+	m.ended.bytes = result->bytes;
+	(void)str_quote(m.ended.calling_ae, sizeof(m.ended.calling_ae), as->calling_ae);
+	(void)snprintf(m.ended.detail, sizeof(m.ended.detail), "%s%s%s", result->detail, as->hint != NULL ? "; " : "",
+		       as->hint != NULL ? as->hint : "");
+	if (result->contexts_refused > 0)
+		(void)snprintf(m.ended.contexts, sizeof(m.ended.contexts), "%u of %u presentation contexts refused: %s",
+			       result->contexts_refused, result->contexts, result->refused_contexts);
+	else if (result->contexts > 0)
+		(void)snprintf(m.ended.contexts, sizeof(m.ended.contexts), "%u presentation contexts accepted",
+			       result->contexts);
+	(void)ipc_send(IPC_FD, &m, NULL, 0);
+}
+
 static void serve(const struct config *config, int sock, const struct in6_addr *from,
 		  const struct scp_reject *refuse) __attribute__((noreturn));
 static void serve(const struct config *config, int sock, const struct in6_addr *from,
@@ -204,6 +227,7 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 		.refuse_other_storage = config->other_storage == OTHER_REFUSE,
 		.refuse_all = *refuse,
 	};
+	bool channel = fcntl(IPC_FD, F_GETFD) >= 0; /* not when it is refused without the keeper's help */
 	struct scp_result result = { 0 };
 	struct err e;
 	int r;
@@ -220,6 +244,8 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 	if (r < 0)
 		log_error("association from=%s: %s", as.host, strerror(-r));
 	report_association(&as, &result);
+	if (channel)
+		tell_keeper(&as, &result);
 	_exit(0);
 }
 

@@ -300,6 +300,7 @@ static void retry(struct keeper *k, struct composition *c, const char *why, bool
 	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, c->study.attempt - 1);
 
 	drop_files(k, c);
+	keeper_event(k, c->study.id, EVENT_REPORT, "report, attempt %u failed: %s", c->study.attempt, why);
 	if (!uncount && c->study.attempt >= k->config->limits.attempts) {
 		if (still_ours(k, store_close_study(k->store, &c->study, STUDY_PARKED, why), "park a study"))
 			log_error("study=%lld parked: its report could not be made in %u attempts: %s; see carzeroctl show",
@@ -625,6 +626,17 @@ static int digest_report(struct keeper *k, struct report *r)
 	return digest_fd(fd, 0, r->digest);
 }
 
+static void record_report(struct keeper *k, const struct composition *c, unsigned revision)
+{
+	char to[STORE_EVENT_MAX] = "";
+	size_t i, n = 0;
+
+	for (i = 0; i < c->n_destinations && n < sizeof(to); i++)
+		n += (size_t)snprintf(to + n, sizeof(to) - n, "%s%s", i > 0 ? ", " : "", c->destination[i]);
+	keeper_event(k, c->study.id, EVENT_REPORT, "report %u composed over %zu images, for %s", revision, c->n_instances,
+		     n > 0 ? to : "nobody");
+}
+
 /* All classes are written and fsynced: names, rows and deliveries in one transaction. */
 static void finish(struct keeper *k, struct composition *c)
 {
@@ -657,6 +669,7 @@ static void finish(struct keeper *k, struct composition *c)
 	for (i = 0; i < c->n_destinations; i++)
 		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),
 			    "queue a delivery");
+	record_report(k, c, revision);
 	log_info("study=%lld reported revision=%u images=%zu destinations=%zu", (long long)c->study.id, revision,
 		 c->n_instances, c->n_destinations);
 	k->reported++;

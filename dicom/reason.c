@@ -1,8 +1,9 @@
-/* reason.c: why an image is not analysed, for people.
+/* reason.c: why an image is not analysed and how an association ended, for people.
  *
- * Apart from image.cc so that programs without DCMTK (the keeper) can say it too.
+ * Apart from image.cc and scp.cc so that programs without DCMTK (the keeper) can say it too.
  */
 #include "dicom/image.h"
+#include "dicom/scp.h"
 
 const char *image_reason_name(enum image_reason r)
 {
@@ -33,4 +34,25 @@ const char *image_reason_name(enum image_reason r)
 		return "outside the model's domain";
 	}
 	return "not analysed";
+}
+
+const char *scp_end_name(enum scp_end end)
+{
+	switch (end) {
+	case SCP_RELEASED:
+		return "released";
+	case SCP_ABORTED_BY_PEER:
+		return "aborted-by-peer";
+	case SCP_REJECTED:
+		return "rejected";
+	case SCP_TIMED_OUT:
+		return "timed-out";
+	case SCP_PROTOCOL_ERROR:
+		return "protocol-error";
+	case SCP_LIMIT:
+		return "limit";
+	case SCP_CLOSED:
+		return "closed";
+	}
+	return "unknown";
 }

@@ -178,6 +178,25 @@ __attribute__((format(printf, 2, 3))) void note(struct session *s, const char *f
 	va_end(ap);
 }
 
+/* What a peer proposes and we do not take: for whoever asks why nothing came. */
+void note_refused(struct session *s, const T_ASC_PresentationContext *p, bool syntax)
+{
+	char *text = s->result->refused_contexts;
+	size_t size = sizeof(s->result->refused_contexts), n = strlen(text);
+	char quoted[2][UID_MAX];
+
+	s->result->contexts_refused++;
+	if (n + 2 * UID_MAX > size)
+		return; /* the first ones tell */
+	(void)str_quote(quoted[0], UID_MAX, p->abstractSyntax);
+	if (!syntax || p->transferSyntaxCount == 0) {
+		(void)snprintf(text + n, size - n, "%s%s", n > 0 ? ", " : "", quoted[0]);
+		return;
+	}
+	(void)str_quote(quoted[1], UID_MAX, p->proposedTransferSyntaxes[0]);
+	(void)snprintf(text + n, size - n, "%s%s in %s", n > 0 ? ", " : "", quoted[0], quoted[1]);
+}
+
 /* DCMTK gave `c` instead of what was asked for: why has the association ended? */
 void ended(struct session *s, const OFCondition &c)
 {
@@ -594,12 +613,14 @@ void negotiate_context(struct session *s, const T_ASC_PresentationContext *p)
 		return; /* the identifier a second time: the first stands */
 	if (!verification && !is_analysed(p->abstractSyntax) &&
 	    (s->policy->refuse_other_storage || !is_storage(p->abstractSyntax))) {
+		note_refused(s, p, false);
 		(void)ASC_refusePresentationContext(params, id, ASC_P_ABSTRACTSYNTAXNOTSUPPORTED);
 		return;
 	}
 	syntax = best_syntax(p, verification ? UNCOMPRESSED : sizeof(syntaxes) / sizeof(syntaxes[0]));
 	if (syntax == nullptr ||
 	    ASC_acceptPresentationContext(params, id, syntax).bad()) {
+		note_refused(s, p, true);
 		(void)ASC_refusePresentationContext(params, id, ASC_P_TRANSFERSYNTAXESNOTSUPPORTED);
 		return;
 	}
@@ -617,6 +638,7 @@ void negotiate_contexts(struct session *s)
 
 		/* Bad with more than 50 syntaxes: the count is 0 then, and none is found. */
 		(void)ASC_getPresentationContext(params, i, &p);
+		s->result->contexts++;
 		negotiate_context(s, &p);
 	}
 }
@@ -718,27 +740,6 @@ bool negotiate(struct session *s)
 	return true;
 }
 
-}
-
-const char *scp_end_name(enum scp_end end)
-{
-	switch (end) {
-	case SCP_RELEASED:
-		return "released";
-	case SCP_ABORTED_BY_PEER:
-		return "aborted-by-peer";
-	case SCP_REJECTED:
-		return "rejected";
-	case SCP_TIMED_OUT:
-		return "timed-out";
-	case SCP_PROTOCOL_ERROR:
-		return "protocol-error";
-	case SCP_LIMIT:
-		return "limit";
-	case SCP_CLOSED:
-		return "closed";
-	}
-	return "unknown";
 }
 
 int dicom_scp_serve(int sock, const struct scp_policy *policy, const struct scp_ops *ops, void *arg,

@@ -66,6 +66,8 @@ struct scp_result {
 	unsigned echoes, objects, refused; /* C-ECHOs, C-STOREs answered 0000H, C-STOREs answered otherwise */
 	uint64_t bytes;
 	char detail[160];            /* for one log line: quoted, no patient data */
+	unsigned contexts, contexts_refused; /* presentation contexts proposed, and not accepted */
+	char refused_contexts[150];  /* the first of them: class, and syntaxes when they were the reason */
 };
 
 /* Takes over `sock`.  Runs until the association ends.  `warmed` work (dicom_init, scp_warm_up) is done before. */

@@ -62,6 +62,14 @@ static void test_check(void)
 	m.h.token = 0;
 	is_int(ipc_check(IPC_ASSOCIATION, &m, n, 0), -EPROTO, "no file");
 
+	ipc_begin(&m, IPC_ENDED, 0);
+	is_int(ipc_check(IPC_ASSOCIATION, &m, sizeof(m.ended), 0), 0, "an ENDED");
+	m.ended.end = 16;
+	is_int(ipc_check(IPC_ASSOCIATION, &m, sizeof(m.ended), 0), -EPROTO, "an end that does not exist");
+	ipc_begin(&m, IPC_ENDED, 0);
+	memset(m.ended.contexts, 'x', sizeof(m.ended.contexts));
+	is_int(ipc_check(IPC_ASSOCIATION, &m, sizeof(m.ended), 0), -EPROTO, "contexts without an end");
+
 	ipc_begin(&m, IPC_SCORED, 1);
 	m.scored.n = FINDINGS_MAX;
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), 0, "the longest SCORED");
