@@ -459,6 +459,18 @@ void settle_depth(struct raw_image *raw, unsigned precision)
 		raw->bits_stored = precision;
 }
 
+/* A lossy frame of more bits than are stored: what lies beyond them overshot, and would be masked to its
+ * opposite.  Not for signed values: words of their frames do not say where the sign is. */
+void clamp_overshoot(struct raw_image *raw, unsigned precision)
+{
+	uint16_t most = static_cast<uint16_t>((1u << raw->bits_stored) - 1);
+
+	if (precision <= raw->bits_stored || raw->high_bit != raw->bits_stored - 1)
+		return;
+	for (size_t i = 0; i < raw->n; i++)
+		raw->words[i] = std::min(raw->words[i], most);
+}
+
 /* A compressed frame; writable, since the wrappers ask for that. */
 struct compressed {
 	outside<uint8_t> p;
@@ -579,6 +591,8 @@ enum image_reason decode_frame(struct dicom_image *image, const struct scan &s, 
 					       decode_jpeg(frame, precision, raw);
 	if (!good)
 		return set_reason(image, IMAGE_BROKEN, "%s frame does not decode without errors", coding.name);
+	if (lossy_syntax(s.syntax) && !image->facts.is_signed)
+		clamp_overshoot(raw, precision);
 	settle_depth(raw, precision);
 	return IMAGE_OK;
 }

@@ -109,6 +109,9 @@ const char *const analysed_classes[] = {
 	UID_DigitalXRayImageStorageForPresentation,
 	UID_DigitalXRayImageStorageForProcessing,
 	UID_SecondaryCaptureImageStorage,
+	/* of digitisers and gateways; one grey frame is an image like any other */
+	UID_MultiframeGrayscaleByteSecondaryCaptureImageStorage,
+	UID_MultiframeGrayscaleWordSecondaryCaptureImageStorage,
 };
 
 bool is_analysed(const char *sop_class)

@@ -44,7 +44,7 @@ struct scp_object {
 	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX], syntax[UID_MAX];
 	uint8_t digest[DIGEST_SIZE]; /* of the data set */
 	uint64_t size;               /* of the data set */
-	bool analysed_class;         /* CR, DX or Secondary Capture: else set aside */
+	bool analysed_class;         /* CR, DX or grey Secondary Capture: else set aside */
 };
 
 struct scp_ops {

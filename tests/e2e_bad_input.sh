@@ -67,6 +67,8 @@ variant huge -m '(0028,0010)=65535' -m '(0028,0011)=65535'
 variant rgb -m '(0028,0004)=RGB' -m '(0028,0002)=3'
 variant nopixels -ea '(7fe0,0010)'
 variant raw -m '(0008,0068)=FOR PROCESSING'
+variant mfsc -m '(0008,0016)=1.2.840.10008.5.1.4.1.1.7.3' -i '(0028,0008)=1' -m '(0008,0060)=OT'
+variant mfsc2 -m '(0008,0016)=1.2.840.10008.5.1.4.1.1.7.2' -i '(0028,0008)=2' -m '(0008,0060)=OT'
 variant child -m '(0010,1010)=007Y'
 
 n=0
@@ -102,6 +104,8 @@ outcome huge 'image too large\|broken image' ''
 outcome rgb 'unsupported kind of image' ''
 outcome nopixels 'no image in the object' ''
 outcome raw 'raw image' ''
+outcome mfsc scored scored
+outcome mfsc2 'unsupported kind of image: Number of Frames' ''
 outcome child 'too young' ''
 
 # an untagged film and a bundle that never saw a patient: kept, no report, the reason on demand

@@ -157,6 +157,44 @@ void lossy_syntaxes()
 	}
 }
 
+/* Replaces the only occurrence of `from`. */
+std::string patched(std::string bytes, const std::string &from, const std::string &to)
+{
+	size_t at = bytes.find(from);
+
+	if (at == std::string::npos || bytes.find(from, at + 1) != std::string::npos)
+		abort(); /* the test's own mistake */
+	return bytes.replace(at, from.size(), to);
+}
+
+/* A frame of 12 bits whose header promises 10, black and white side by side: JPEG overshoots at the edges. */
+void overshoot()
+{
+	for (E_TransferSyntax syntax : { EXS_JPEGProcess2_4, EXS_JPEGLSLossy }) {
+		struct made m;
+		size_t above = 0, wrong = 0;
+
+		m.syntax = syntax;
+		m.words.resize(m.rows * m.columns);
+		for (size_t i = 0; i < m.words.size(); i++)
+			m.words[i] = i % m.columns / 5 % 2 ? 1023 : 0;
+		m.words[0] = syntax == EXS_JPEGLSLossy ? 1030 : 0;
+
+		std::string bytes = made_file(m);
+		decoded all(bytes);
+		decoded d(patched(patched(bytes, "\x28\0\x01\x01US\2\0\x0c\0"s, "\x28\0\x01\x01US\2\0\x0a\0"s),
+				  "\x28\0\x02\x01US\2\0\x0b\0"s, "\x28\0\x02\x01US\2\0\x09\0"s));
+
+		if (!ok(all->reason == IMAGE_OK && d->reason == IMAGE_OK, "%s: both decode", syntax_name(syntax)))
+			continue;
+		for (size_t i = 0; i < m.words.size(); i++) {
+			above += all->stored[i] > 1023;
+			wrong += d->stored[i] != std::min(all->stored[i], 1023);
+		}
+		ok(above > 0 && wrong == 0, "%s: %zu values above Bits Stored are white, not black", syntax_name(syntax), above);
+	}
+}
+
 void unused_bits()
 {
 	struct made m;
@@ -656,16 +694,6 @@ void with(enum image_reason reason, const char *says, const char *name, const st
 
 	m.also = also;
 	expect(made_file(m), reason, says, name);
-}
-
-/* Replaces the only occurrence of `from`. */
-std::string patched(std::string bytes, const std::string &from, const std::string &to)
-{
-	size_t at = bytes.find(from);
-
-	if (at == std::string::npos || bytes.find(from, at + 1) != std::string::npos)
-		abort(); /* the test's own mistake */
-	return bytes.replace(at, from.size(), to);
 }
 
 void header_reasons()
@@ -1331,6 +1359,7 @@ int main(void)
 	jp2_boxes();
 	j2k_damaged();
 	j2k_hostile();
+	overshoot();
 	unused_bits();
 	swapped_bytes();
 	windows();
