@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fdio.h"
@@ -45,6 +46,28 @@ static void load(const char *path, struct config **ret_config, struct findings *
 		fatal(FATAL_CONFIG, "%s", e.text);
 }
 
+/* The keeper knows no TLS: carzerod-receive opens what the configuration names, and says why it cannot. */
+static void check_tls(const struct config *c, const char *path)
+{
+	char program[4096];
+	int status = 0;
+	pid_t pid;
+
+	if (!c->tls.on)
+		return;
+	if (snprintf(program, sizeof(program), "%s/carzerod-receive", helper_folder()) >= (int)sizeof(program))
+		fatal(FATAL_CONFIG, "carzerod-receive: path too long");
+	pid = fork();
+	if (pid == 0) {
+		(void)execl(program, "carzerod-receive", "-k", "-c", path, (char *)NULL);
+		fatal(FATAL_CONFIG, "%s: %s", program, strerror(errno));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		fatal(FATAL_OS, "carzerod-receive: %s", strerror(errno));
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		exit(FATAL_CONFIG); /* its line says why */
+}
+
 static int check_config(const char *path)
 {
 	struct findings *findings;
@@ -54,6 +77,7 @@ static int check_config(const char *path)
 	size_t n;
 
 	load(path, &config, &findings, &text, &n);
+	check_tls(config, path);
 	if (stat(config->model, &st) < 0 || !S_ISDIR(st.st_mode))
 		fatal(FATAL_CONFIG, "%s: model: %s: %s", path, config->model,
 		      errno != 0 ? strerror(errno) : "not a folder; carzero-model import makes a bundle");
@@ -83,9 +107,9 @@ static void warn_about(const struct config *c)
 
 /* The keeper's own walls: it writes beneath state_dir alone, and reads besides it what it and its
  * helpers need.  Helpers inherit them and get narrower ones (helper.h). */
-static void wall_in(const struct config *c, const char *path)
+static void wall_in(const struct config *c, const char *path, char *const tls[CREDENTIAL_FILES])
 {
-	const char *reads[] = { path, c->findings, c->model };
+	const char *reads[] = { path, c->findings, c->model, tls[0], tls[1], tls[2], tls[3] };
 	CLEANUP(close) int set = -1;
 	struct err e;
 	size_t i;
@@ -102,7 +126,7 @@ static void wall_in(const struct config *c, const char *path)
 		r = landlock_path(set, c->state_dir, LANDLOCK_OWN, &e);
 	if (r == 0)
 		r = landlock_path(set, helper_folder(), LANDLOCK_PROGRAM, &e);
-	for (i = 0; r == 0 && i < ARRAY_SIZE(reads); i++)
+	for (i = 0; r == 0 && i < ARRAY_SIZE(reads) && reads[i] != NULL; i++)
 		r = landlock_folder_of(set, reads[i], &e);
 	if (r < 0)
 		fatal(FATAL_OS, "%s", e.text);
@@ -123,7 +147,9 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 
 	if (mkdir(k->config->state_dir, 0700) < 0 && errno != EEXIST)
 		fatal(FATAL_CONFIG, "state_dir %s: %s", k->config->state_dir, strerror(errno));
-	wall_in(k->config, k->config_path);
+	if (credential_paths(k->config, k->tls.path, &e) < 0)
+		fatal(FATAL_CONFIG, "%s: %s", k->config_path, e.text);
+	wall_in(k->config, k->config_path, k->tls.path);
 	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
 		fatal(FATAL_CONFIG, "state_dir: path too long");
 	/* the store first: its lock says that we are alone here */
@@ -142,14 +168,21 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 static int serve(const char *path)
 {
 	struct keeper *k = xcalloc(1, sizeof(*k));
-	unsigned i, n = notify_listen_fds();
+	bool tls[KEEPER_SOCKETS_MAX];
+	unsigned i, n = notify_listen_fds(tls, KEEPER_SOCKETS_MAX);
 	void *text;
 	size_t n_text;
 
 	if (n > KEEPER_SOCKETS_MAX)
 		fatal(FATAL_CONFIG, "more than %d sockets from the service manager", KEEPER_SOCKETS_MAX);
+	for (i = 0; i < n; i++) /* the receiver wants those for TLS behind the others */
+		if (!tls[i])
+			k->listen_fd[k->n_listen_fds++] = IPC_FD + (int)i;
 	for (i = 0; i < n; i++)
-		k->listen_fd[k->n_listen_fds++] = IPC_FD + (int)i;
+		if (tls[i]) {
+			k->listen_fd[k->n_listen_fds++] = IPC_FD + (int)i;
+			k->n_tls_fds++;
+		}
 	load(path, &k->config, &k->findings, &text, &n_text);
 	k->config_path = path;
 	log_set_level(k->config->log_level);

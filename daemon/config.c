@@ -188,19 +188,6 @@ static int read_host(struct yaml_node *n, const struct yaml_key *k, void *field)
 	return 0;
 }
 
-static int read_tls(struct yaml_node *n, const struct yaml_key *k, void *field)
-{
-	int r;
-
-	r = yaml_read_bool(n, k, field);
-	if (r < 0)
-		return r;
-	if (*(bool *)field)
-		return yaml_error(n, -ENOTSUP,
-				  "TLS is not part of this build: remove the key, or set it to false");
-	return 0;
-}
-
 /* ---- listen ---- */
 
 static bool parse_listen(const char *text, struct listen_address *ret)
@@ -232,17 +219,16 @@ static bool parse_listen(const char *text, struct listen_address *ret)
 	return inet_pton(AF_INET, host, &v4) == 1 && str_copy(ret->host, sizeof(ret->host), host);
 }
 
-static int read_listen(struct yaml_node *n, const struct yaml_key *k, void *field)
+static int read_addresses(struct yaml_node *n, const struct yaml_key *k, struct listen_address *list, size_t *ret_n)
 {
-	struct config *c = field;
 	struct yaml_node *item;
 	int r;
 
 	r = yaml_want_list(n, k);
 	if (r < 0)
 		return r;
-	for (item = n->first, c->n_listen = 0; item != NULL; item = item->next) {
-		struct listen_address *a = &c->listen[c->n_listen];
+	for (item = n->first, *ret_n = 0; item != NULL; item = item->next) {
+		struct listen_address *a = &list[*ret_n];
 		char shown[SHOWN_MAX];
 		const char *text;
 		size_t i;
@@ -256,11 +242,57 @@ static int read_listen(struct yaml_node *n, const struct yaml_key *k, void *fiel
 					  "'%s' is not ADDRESS:PORT: write 192.0.2.1:104, [::1]:104, "
 					  "or :104 for every address",
 					  shown);
-		for (i = 0; i < c->n_listen; i++)
-			if (c->listen[i].port == a->port && strcmp(c->listen[i].host, a->host) == 0)
+		for (i = 0; i < *ret_n; i++)
+			if (list[i].port == a->port && strcmp(list[i].host, a->host) == 0)
 				return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", shown);
-		c->n_listen++;
+		++*ret_n;
 	}
+	return 0;
+}
+
+static int read_listen(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+
+	return read_addresses(n, k, c->listen, &c->n_listen);
+}
+
+/* ---- tls ---- */
+
+static int read_tls_listen(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct tls_config *t = field;
+
+	return read_addresses(n, k, t->listen, &t->n_listen);
+}
+
+static const struct yaml_key tls_keys[] = {
+	{ .name = "listen", .read = read_tls_listen, .max = CONFIG_LISTEN_MAX },
+	YAML_KEY(struct tls_config, certificate, read_path_text, .required = true),
+	YAML_KEY(struct tls_config, key, read_path_text, .required = true),
+	YAML_KEY(struct tls_config, ca, read_path_text, .required = true),
+	YAML_KEY(struct tls_config, crl, read_path_text),
+};
+
+static int read_tls(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct tls_config *t = &((struct config *)field)->tls;
+
+	(void)k;
+	t->on = true;
+	return yaml_read_map(n, tls_keys, ARRAY_SIZE(tls_keys), t);
+}
+
+/* A name in a certificate. */
+static int read_certificate_name(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	int r;
+
+	r = yaml_read_text(n, k, field);
+	if (r < 0)
+		return r;
+	if (((const char *)field)[0] == '\0')
+		return yaml_error(n, -EBADMSG, "is empty");
 	return 0;
 }
 
@@ -339,6 +371,7 @@ static int read_networks(struct yaml_node *n, const struct yaml_key *k, void *fi
 
 static const struct yaml_key access_keys[] = {
 	YAML_KEY(struct access_rule, calling_ae, read_ae_or_word, .required = true),
+	YAML_KEY(struct access_rule, certificate, read_certificate_name),
 	{ .name = "from", .read = read_networks, .min = 1, .max = CONFIG_NETWORKS_MAX },
 };
 
@@ -393,7 +426,8 @@ static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, ae_title, read_ae, .required = true),
 	YAML_KEY(struct peer, host, read_host, .required = true),
 	YAML_KEY(struct peer, port, yaml_read_u16, .min = 1, .max = UINT16_MAX, .required = true),
-	YAML_KEY(struct peer, tls, read_tls),
+	YAML_KEY(struct peer, tls, yaml_read_bool),
+	YAML_KEY(struct peer, certificate, read_certificate_name),
 	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT,
 	  .names = sr_class_names },
 };
@@ -569,7 +603,8 @@ static int read_report(struct yaml_node *n, const struct yaml_key *k, void *fiel
 
 static const struct yaml_key config_keys[] = {
 	TOP(ae_title, read_ae, .required = true),
-	{ .name = "listen", .read = read_listen, .min = 1, .max = CONFIG_LISTEN_MAX },
+	{ .name = "listen", .read = read_listen, .max = CONFIG_LISTEN_MAX },
+	{ .name = "tls", .read = read_tls },
 	TOP(state_dir, read_path_text),
 	TOP(model, read_path_text, .required = true),
 	TOP(findings, read_path_text, .required = true),
@@ -617,6 +652,10 @@ void config_free(struct config *c)
 	free(c->state_dir);
 	free(c->model);
 	free(c->findings);
+	free(c->tls.certificate);
+	free(c->tls.key);
+	free(c->tls.ca);
+	free(c->tls.crl);
 	free(c);
 }
 
@@ -629,7 +668,8 @@ static void resolve_path(char **path, const char *folder)
 {
 	char *joined;
 
-	if ((*path)[0] == '/' || folder == NULL || folder[0] == '\0')
+	if (*path == NULL || (*path)[0] == '/' || strncmp(*path, CONFIG_CREDENTIAL, strlen(CONFIG_CREDENTIAL)) == 0 ||
+	    folder == NULL || folder[0] == '\0')
 		return;
 	if (asprintf(&joined, "%s/%s", folder, *path) < 0)
 		abort(); /* as xcalloc: no memory for a path */
@@ -682,6 +722,30 @@ static int check_settle(const struct config *c, const struct yaml_node *root)
 			  (double)c->settle_ms / 1000, (double)c->settle_max_ms / 1000);
 }
 
+/* What asks for TLS where there is none would be sent in the clear, or accepted from nobody. */
+static int check_tls(const struct config *c, const struct yaml_node *root)
+{
+	static const char wants[] = "wants the key `tls` with certificate, key and ca";
+	const struct yaml_node *item;
+	size_t i;
+
+	if (c->n_listen == 0 && (!c->tls.on || c->tls.n_listen == 0))
+		return yaml_error(yaml_find(root, "listen"), -EBADMSG,
+				  "the list is empty, and so is listen of `tls`: nobody could send");
+	item = yaml_find(root, "peers");
+	for (i = 0, item = item != NULL ? item->first : NULL; i < c->n_peers; i++, item = item->next) {
+		if (c->peers[i].tls && !c->tls.on)
+			return yaml_error(yaml_find(item, "tls"), -EBADMSG, "%s", wants);
+		if (c->peers[i].certificate[0] != '\0' && !c->peers[i].tls)
+			return yaml_error(yaml_find(item, "certificate"), -EBADMSG, "has no use without `tls: true`");
+	}
+	item = yaml_find(root, "access");
+	for (i = 0, item = item != NULL ? item->first : NULL; i < c->n_access; i++, item = item->next)
+		if (c->access[i].certificate[0] != '\0' && !c->tls.on)
+			return yaml_error(yaml_find(item, "certificate"), -EBADMSG, "%s", wants);
+	return 0;
+}
+
 /* Cores that we may run on, shared among the workers. */
 static unsigned default_threads(unsigned workers)
 {
@@ -715,6 +779,9 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 	r = check_settle(c, root);
 	if (r < 0)
 		return r;
+	r = check_tls(c, root);
+	if (r < 0)
+		return r;
 	if (c->threads == 0)
 		c->threads = default_threads(c->workers);
 	if (c->station[0] == '\0')
@@ -722,6 +789,10 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 	resolve_path(&c->state_dir, folder);
 	resolve_path(&c->model, folder);
 	resolve_path(&c->findings, folder);
+	resolve_path(&c->tls.certificate, folder);
+	resolve_path(&c->tls.key, folder);
+	resolve_path(&c->tls.ca, folder);
+	resolve_path(&c->tls.crl, folder);
 	*ret = TAKE(c);
 	return 0;
 }
@@ -764,9 +835,9 @@ static bool network_has(const struct network *net, const struct in6_addr *a)
 }
 
 bool config_access(const struct config *c, const char *calling_ae, const struct in6_addr *from,
-		   const char **ret_hint)
+		   bool (*carries)(const void *arg, const char *name), const void *arg, const char **ret_hint)
 {
-	bool ae_known = false, address_known = false;
+	bool ae_known = false, address_known = false, wants_certificate = false;
 	size_t i, j;
 
 	*ret_hint = NULL;
@@ -775,16 +846,23 @@ bool config_access(const struct config *c, const char *calling_ae, const struct 
 	for (i = 0; i < c->n_access; i++) {
 		const struct access_rule *rule = &c->access[i];
 		bool ae = strcmp(rule->calling_ae, any) == 0 || strcmp(rule->calling_ae, calling_ae) == 0;
-		bool address = rule->n_from == 0;
+		bool address = rule->n_from == 0, certificate;
 
 		for (j = 0; j < rule->n_from && !address; j++)
 			address = network_has(&rule->from[j], from);
-		if (ae && address)
+		certificate = rule->certificate[0] == '\0' || (carries != NULL && carries(arg, rule->certificate));
+
+		if (ae && address && certificate)
 			return true;
+		wants_certificate |= ae && address;
 		ae_known |= ae;
 		address_known |= address;
 	}
-	if (ae_known)
+	if (wants_certificate)
+		*ret_hint = carries != NULL
+				    ? "its certificate does not carry the name that `certificate` of its rule in `access` wants"
+				    : "its rule in `access` has `certificate`: it must come to the TLS port";
+	else if (ae_known)
 		*ret_hint = "add its address to `from` of the rule in `access` that names this calling AE";
 	else if (address_known)
 		*ret_hint = "add a rule to `access` with this calling_ae; its address would pass another";

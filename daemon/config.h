@@ -24,6 +24,8 @@
 #define CONFIG_NETWORKS_MAX 16
 #define CONFIG_WORKERS_MAX 32
 #define CONFIG_ASSOCIATIONS_MAX 1024
+#define CONFIG_CERTIFICATE_MAX 65 /* a name in a certificate: X.520 allows 64 characters */
+#define CONFIG_CREDENTIAL "credential:" /* before the name of a file in systemd's $CREDENTIALS_DIRECTORY */
 #define CONFIG_DEFAULT_PATH "/etc/carzerod/carzerod.yaml"
 
 enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
@@ -44,6 +46,7 @@ struct listen_address {
 
 struct access_rule { /* who may send: calling AE title ("*" any) from these networks (none = any) */
 	char calling_ae[AE_TITLE_MAX];
+	char certificate[CONFIG_CERTIFICATE_MAX]; /* name that its certificate must carry; "": any, and plain DICOM too */
 	struct network from[CONFIG_NETWORKS_MAX];
 	size_t n_from;
 };
@@ -52,9 +55,17 @@ struct peer { /* whom we may send to */
 	char ae_title[AE_TITLE_MAX];
 	char host[256];
 	uint16_t port;
-	bool tls;                /* parsed; refused until TLS is built (error says so) */
+	bool tls;
+	char certificate[CONFIG_CERTIFICATE_MAX]; /* name that its certificate must carry; "": host */
 	enum sr_class sr_classes[SR_CLASS_COUNT]; /* order of preference; default comprehensive, enhanced, comprehensive-3d */
 	size_t n_sr_classes;
+};
+
+struct tls_config {
+	bool on;                 /* the key is there */
+	struct listen_address listen[CONFIG_LISTEN_MAX];
+	size_t n_listen;
+	char *certificate, *key, *ca, *crl; /* paths, or "credential:NAME"; crl may be NULL */
 };
 
 struct route {
@@ -98,6 +109,7 @@ struct config {
 	enum other_storage other_storage;
 	struct access_rule access[CONFIG_ACCESS_MAX];
 	size_t n_access;                /* 0: any calling AE from anywhere (warned at start) */
+	struct tls_config tls;
 	struct peer peers[CONFIG_PEERS_MAX];
 	size_t n_peers;
 	struct route routes[CONFIG_ROUTES_MAX];
@@ -114,9 +126,10 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 		 struct config **ret, struct err *e);
 void config_free(struct config *c); /* NULL allowed */
 
-/* Whether this calling AE may come from this address; *ret_hint (static text) says which setting would accept it. */
+/* Whether this calling AE may come from this address; *ret_hint (static text) says which setting would accept it.
+ * carries: whether the peer's certificate carries a name; NULL: it has shown none, this is plain DICOM. */
 bool config_access(const struct config *c, const char *calling_ae, const struct in6_addr *from,
-		   const char **ret_hint);
+		   bool (*carries)(const void *arg, const char *name), const void *arg, const char **ret_hint);
 const struct peer *config_peer(const struct config *c, const char *ae_title); /* NULL */
 /* Destinations of a study that came from this AE, by every route that matches: fills ret with peers ("sender" resolved through
  * `peers`, duplicates dropped); a sender that is not in `peers` is counted in *ret_unresolved. */

@@ -105,6 +105,18 @@ static json_t *destinations_json(struct keeper *k)
 	return a;
 }
 
+static json_t *tls_json(const struct keeper *k)
+{
+	const char *what;
+	bool soon;
+	int64_t ends = intake_tls_ends(k, &what, &soon);
+
+	if (ends == 0)
+		return json_null();
+	return json_pack("{s:s, s:b, s:I, s:I}", "first_to_end", what, "soon", soon, "ends", (json_int_t)(ends / 1000), "days",
+			 (json_int_t)((ends - k->now) / (24ll * 3600 * 1000)));
+}
+
 static json_t *status_json(struct keeper *k)
 {
 	static const char *const domains[] = { "untrained", "phantom", "clinical" };
@@ -114,7 +126,7 @@ static json_t *status_json(struct keeper *k)
 	for (i = 0; i < k->config->limits.associations; i++)
 		associations += k->association[i].sock >= 0;
 	return json_pack("{s:s, s:i, s:I, s:s, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
-			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o}",
+			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}",
 			 "version", PACKAGE_VERSION, "pid", (int)getpid(), "seconds",
 			 (json_int_t)((k->now - k->started) / 1000), "ae_title", k->config->ae_title, "model", "ready",
 			 k->model.known, "name", k->model.name, "domain", domains[k->model.domain % 3],
@@ -123,7 +135,7 @@ static json_t *status_json(struct keeper *k)
 			 "rejected", (json_int_t)k->rejected, "scored", (json_int_t)k->scored, "not_analysed",
 			 (json_int_t)k->not_analysed, "quarantined", (json_int_t)k->quarantined, "reported",
 			 (json_int_t)k->reported, "delivered", (json_int_t)k->delivered, "processes",
-			 processes_json(k), "destinations", destinations_json(k));
+			 processes_json(k), "destinations", destinations_json(k), "tls", tls_json(k));
 }
 
 static json_t *flush(struct keeper *k, const char *destination)

@@ -53,6 +53,8 @@ void delivery_open(struct keeper *k)
 			.reads = { k->config_path },
 			.connects = { c->peer->port, DNS_PORT },
 		};
+		if (c->peer->tls)
+			keeper_reach_tls(k, &c->helper.reach);
 	}
 }
 

@@ -18,7 +18,7 @@
 #define HELPER_ARGS_MAX 12
 #define HELPER_FDS_MAX 16
 #define HELPER_READS_MAX 8
-#define HELPER_PORTS_MAX 8
+#define HELPER_PORTS_MAX 16
 
 /* What a helper can reach by name besides itself and the system's files (landlock.h). */
 struct helper_reach {

@@ -31,6 +31,10 @@
 #define STATUS_SUCCESS 0x0000
 #define STATUS_OUT_OF_RESOURCES 0xa700
 
+#define DAY_MS (24ll * 3600 * 1000)
+#define CERTIFICATE_DAYS 30 /* warned before */
+#define CRL_DAYS 2          /* these are made new every week or so */
+
 /* PS3.8 table 9-21, rejected-transient by the service provider (presentation) */
 static const struct ipc_channel reject_congestion = { .result = 2, .source = 3, .reason = 1 };
 static const struct ipc_channel reject_limit = { .result = 2, .source = 3, .reason = 2 };
@@ -71,6 +75,49 @@ static bool few_refusals(struct keeper *k)
 	return k->refusals++ < REFUSALS_MAX;
 }
 
+int64_t intake_tls_ends(const struct keeper *k, const char **ret_what, bool *ret_soon)
+{
+	const struct {
+		const char *what;
+		int64_t ends, days;
+	} all[] = { { "certificate", k->tls.certificate, CERTIFICATE_DAYS },
+		    { "ca", k->tls.ca, CERTIFICATE_DAYS },
+		    { "crl", k->tls.crl, CRL_DAYS } };
+	int64_t first = INT64_MAX, ends = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(all); i++) {
+		if (all[i].ends == 0 || all[i].ends - all[i].days * DAY_MS >= first)
+			continue;
+		first = all[i].ends - all[i].days * DAY_MS;
+		ends = all[i].ends;
+		*ret_what = all[i].what;
+	}
+	*ret_soon = ends != 0 && k->now > first;
+	return ends;
+}
+
+static void watch_certificate(const struct keeper *k, const char *what, int64_t ends, int64_t before)
+{
+	if (ends == 0 || ends - k->now > before)
+		return;
+	if (ends <= k->now)
+		log_error("tls.%s has ended: associations over TLS fail; renew it, then reload", what);
+	else
+		log_warning("tls.%s ends in %lld days: renew it, then reload", what,
+			    (long long)((ends - k->now) / DAY_MS));
+}
+
+void intake_watch_certificates(struct keeper *k)
+{
+	if (k->tls.told_at != 0 && k->now - k->tls.told_at < DAY_MS && k->now >= k->tls.told_at)
+		return;
+	k->tls.told_at = k->now;
+	watch_certificate(k, "certificate", k->tls.certificate, CERTIFICATE_DAYS * DAY_MS);
+	watch_certificate(k, "ca", k->tls.ca, CERTIFICATE_DAYS * DAY_MS);
+	watch_certificate(k, "crl", k->tls.crl, CRL_DAYS * DAY_MS);
+}
+
 void intake_listener(struct keeper *k, const union ipc_message *m)
 {
 	const struct ipc_channel *reject;
@@ -81,6 +128,10 @@ void intake_listener(struct keeper *k, const union ipc_message *m)
 
 	if (m->h.type == IPC_LISTENING) {
 		k->receiver.ready = true;
+		k->tls.certificate = m->listening.certificate_ends;
+		k->tls.ca = m->listening.ca_ends;
+		k->tls.crl = m->listening.crl_ends;
+		k->tls.told_at = 0;
 		return;
 	}
 	ipc_begin(&answer, IPC_CHANNEL, m->h.token);

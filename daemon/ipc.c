@@ -105,6 +105,11 @@ static bool check_decode(const union ipc_message *m)
 	return m->decode.side >= 1 && m->decode.side <= IPC_SIDE_MAX;
 }
 
+static bool check_listening(const union ipc_message *m)
+{
+	return m->listening.certificate_ends >= 0 && m->listening.ca_ends >= 0 && m->listening.crl_ends >= 0;
+}
+
 static bool check_compose(const union ipc_message *m)
 {
 	return m->compose.n_images >= 1 && m->compose.n_images <= IPC_IMAGES_MAX;
@@ -130,7 +135,7 @@ static const struct {
 	size_t min_fds, max_fds;
 	bool (*check)(const union ipc_message *m);
 } types[IPC_TYPE_COUNT] = {
-	[IPC_LISTENING] = { "LISTENING", FROM(IPC_RECEIVER), sizeof(struct ipc_plain), 0, 0, NULL },
+	[IPC_LISTENING] = { "LISTENING", FROM(IPC_RECEIVER), sizeof(struct ipc_listening), 0, 0, check_listening },
 	[IPC_ADMIT] = { "ADMIT", FROM(IPC_RECEIVER), sizeof(struct ipc_admit), 0, 0, check_admit },
 	[IPC_CREATE] = { "CREATE", FROM(IPC_ASSOCIATION), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_STORED] = { "STORED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_object), 0, 0, check_object },

@@ -55,8 +55,13 @@ struct ipc_header {
 	uint64_t token; /* which question or job this is about; 0 where there is none */
 };
 
+struct ipc_listening { /* again when certificates were renewed */
+	struct ipc_header h;
+	int64_t certificate_ends, ca_ends, crl_ends; /* wall ms; 0: none */
+};
+
 /* SCORE: + square (read), attention maps (write: float [findings][map_side][map_side], memory file) */
-struct ipc_plain { /* LISTENING, CREATE, READY, SCORE */
+struct ipc_plain { /* CREATE, READY, SCORE */
 	struct ipc_header h;
 };
 
@@ -212,6 +217,7 @@ struct ipc_sent {
 union ipc_message {
 	struct ipc_header h;
 	struct ipc_plain plain;
+	struct ipc_listening listening;
 	struct ipc_admit admit;
 	struct ipc_channel channel;
 	struct ipc_object object;

@@ -103,6 +103,18 @@ static void flush_posts(struct keeper *k)
 	k->last = &k->first;
 }
 
+void keeper_renew_tls(struct keeper *k)
+{
+	size_t i;
+
+	if (k->receiver.pid > 0 && k->receiver.ready)
+		(void)kill(k->receiver.pid, SIGHUP);
+	for (i = 0; i < k->config->n_peers; i++) {
+		if (k->courier[i].peer->tls && k->courier[i].helper.pid > 0)
+			(void)kill(k->courier[i].helper.pid, SIGHUP);
+	}
+}
+
 /* ---- recovery ------------------------------------------------------------------------------------------ */
 
 struct files { /* ids found in a box */
@@ -245,17 +257,36 @@ static void init_helper(struct keeper *k, struct helper *h, const char *program)
 	h->reach.reads[0] = k->config_path;
 }
 
+void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach)
+{
+	size_t i, n = 0;
+
+	while (reach->reads[n] != NULL)
+		n++;
+	for (i = 0; i < CREDENTIAL_FILES; i++)
+		if (k->tls.path[i] != NULL)
+			reach->reads[n++] = k->tls.path[i];
+}
+
+_Static_assert(HELPER_PORTS_MAX >= 2 * CONFIG_LISTEN_MAX && HELPER_READS_MAX >= 3 + CREDENTIAL_FILES, "a receiver's reach");
+
 static void init_helpers(struct keeper *k)
 {
-	static char n_sockets[8];
+	static char n_sockets[8], n_tls[8];
 	size_t i;
 
 	init_helper(k, &k->receiver, "carzerod-receive");
-	(void)snprintf(n_sockets, sizeof(n_sockets), "%zu", k->n_listen_fds);
+	(void)snprintf(n_sockets, sizeof(n_sockets), "%zu", k->n_listen_fds - k->n_tls_fds);
+	(void)snprintf(n_tls, sizeof(n_tls), "%zu", k->n_tls_fds);
 	k->receiver.argv[2] = "-s";
 	k->receiver.argv[3] = n_sockets;
+	k->receiver.argv[4] = "-t";
+	k->receiver.argv[5] = n_tls;
 	for (i = 0; i < k->config->n_listen; i++)
 		k->receiver.reach.binds[i] = k->config->listen[i].port;
+	for (i = 0; i < k->config->tls.n_listen; i++)
+		k->receiver.reach.binds[k->config->n_listen + i] = k->config->tls.listen[i].port;
+	keeper_reach_tls(k, &k->receiver.reach);
 	init_helper(k, &k->image, "carzerod-image");
 	for (i = 0; i < k->config->workers; i++) {
 		init_helper(k, &k->infer[i], "carzerod-infer");
@@ -618,6 +649,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	k->boot = clock_boot_ms();
 	take_signals(k, signals);
 	refresh_counts(k);
+	intake_watch_certificates(k);
 	receive_intake(k, t);
 
 	keeper_must(k, store_begin(k->store), "begin a turn");

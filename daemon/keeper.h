@@ -24,6 +24,7 @@
 #include "store/store.h"
 
 #include "daemon/config.h"
+#include "daemon/credential.h"
 #include "daemon/findings.h"
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
@@ -124,7 +125,12 @@ struct keeper {
 	struct helper receiver, image, infer[KEEPER_WORKERS_MAX];
 	struct courier *courier;   /* [config->n_peers] */
 	int listen_fd[KEEPER_SOCKETS_MAX];
-	size_t n_listen_fds;
+	size_t n_listen_fds, n_tls_fds; /* the latter stand last */
+	struct {
+		int64_t certificate, ca, crl; /* wall ms at which each ends; 0: none */
+		int64_t told_at;
+		char *path[CREDENTIAL_FILES]; /* what the receiver and the senders read; NULL: none */
+	} tls;
 
 	struct association *association; /* [config->limits.associations] */
 	struct job job[KEEPER_JOBS_MAX];
@@ -157,6 +163,10 @@ void keeper_must(struct keeper *k, int r, const char *what);
 /* Into the history that carzeroctl why tells; study 0: the node's.  Inside the turn's transaction. */
 void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* Certificates, keys and revocation lists may have changed: the receiver and the senders read them anew. */
+void keeper_renew_tls(struct keeper *k);
+/* Lets a helper read them. */
+void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach);
 /* Back-off with jitter: base * 2^n up to cap, then 50..150 % of it. */
 int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
 
@@ -166,6 +176,9 @@ void intake_receive(struct keeper *k, struct association *a);
 void intake_commit(struct keeper *k); /* one transaction for all that was stored in this turn, then the answers */
 void intake_ends(struct keeper *k); /* inside the turn's transaction */
 void intake_stop(struct keeper *k);
+void intake_watch_certificates(struct keeper *k); /* warns every day from 30 days before one ends */
+/* Of what TLS needs the end that is to be acted on first, wall ms, with its name and whether it is time; 0: TLS is not configured. */
+int64_t intake_tls_ends(const struct keeper *k, const char **ret_what, bool *ret_soon);
 
 /* analysis.c */
 void analysis_dispatch(struct keeper *k);

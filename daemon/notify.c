@@ -3,15 +3,24 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <systemd/sd-daemon.h>
 
 #include "daemon/notify.h"
 
-unsigned notify_listen_fds(void)
+unsigned notify_listen_fds(bool *ret_tls, unsigned max)
 {
-	int n = sd_listen_fds(1); /* 1: do not pass the variables on to our children */
+	char **names = NULL;
+	int i, n = sd_listen_fds_with_names(1, &names); /* 1: do not pass the variables on to our children */
 
+	for (i = 0; i < n; i++) {
+		if ((unsigned)i < max)
+			ret_tls[i] = strcmp(names[i], "tls") == 0;
+		free(names[i]);
+	}
+	free(names);
 	return n > 0 ? (unsigned)n : 0;
 }
 

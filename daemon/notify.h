@@ -2,10 +2,12 @@
 #ifndef CARZEROD_DAEMON_NOTIFY_H
 #define CARZEROD_DAEMON_NOTIFY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-/* Listening sockets by socket activation: the first is descriptor 3; 0 without. */
-unsigned notify_listen_fds(void);
+/* Listening sockets by socket activation: the first is descriptor 3; 0 without.
+ * ret_tls says of each, at most max, whether its name in the unit is "tls" (FileDescriptorName=). */
+unsigned notify_listen_fds(bool *ret_tls, unsigned max);
 
 void notify_ready(void);
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -36,8 +36,10 @@
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
+#include "daemon/secure.h"
 
 #define LISTEN_BACKLOG 512
+#define LISTENING_MAX (2 * CONFIG_LISTEN_MAX) /* plain and TLS */
 #define CHILD_FILES 32
 #define CHILD_MEMORY (1024ull << 20)
 #define CHILD_EXTRA 64 /* children beyond limits.associations, to say a proper no */
@@ -53,8 +55,12 @@ struct child {
 
 struct listener {
 	const struct config *config;
-	int sock[CONFIG_LISTEN_MAX];
+	struct {
+		int fd;
+		bool tls;
+	} sock[LISTENING_MAX];
 	size_t n_sock;
+	struct tls *tls; /* NULL: not configured */
 	struct child *child;
 	size_t max_children;
 	uint64_t question; /* token of the last ADMIT */
@@ -102,13 +108,18 @@ static bool ask(union ipc_message *m, enum ipc_type expected, int *ret_fd)
 	return true;
 }
 
+static bool carries(const void *link, const char *name)
+{
+	return tls_link_peer_is(link, name);
+}
+
 static void admit(void *arg, const struct scp_association *a, struct scp_reject *ret)
 {
 	struct association *as = arg;
 
 	(void)str_copy(as->calling_ae, sizeof(as->calling_ae), a->calling_ae);
 	(void)str_copy(as->called_ae, sizeof(as->called_ae), a->called_ae);
-	if (config_access(as->config, a->calling_ae, &as->from, &as->hint))
+	if (config_access(as->config, a->calling_ae, &as->from, a->tls != NULL ? carries : NULL, a->tls, &as->hint))
 		return;
 	/* PS3.8 table 9-21: rejected-permanent, DICOM UL service-user, calling-AE-title-not-recognized */
 	*ret = (struct scp_reject){ .result = 1, .source = 1, .reason = 3 };
@@ -209,9 +220,9 @@ static void tell_keeper(const struct association *as, const struct scp_result *r
 	(void)ipc_send(IPC_FD, &m, NULL, 0);
 }
 
-static void serve(const struct config *config, int sock, const struct in6_addr *from,
+static void serve(const struct config *config, const struct tls *tls, int sock, const struct in6_addr *from,
 		  const struct scp_reject *refuse) __attribute__((noreturn));
-static void serve(const struct config *config, int sock, const struct in6_addr *from,
+static void serve(const struct config *config, const struct tls *tls, int sock, const struct in6_addr *from,
 		  const struct scp_reject *refuse)
 {
 	static const struct scp_ops ops = { admit, create, stored, abandon };
@@ -225,6 +236,7 @@ static void serve(const struct config *config, int sock, const struct in6_addr *
 		.idle_seconds = config->limits.idle_seconds,
 		.association_seconds = config->limits.association_seconds,
 		.refuse_other_storage = config->other_storage == OTHER_REFUSE,
+		.tls = tls,
 		.refuse_all = *refuse,
 	};
 	bool channel = fcntl(IPC_FD, F_GETFD) >= 0; /* not when it is refused without the keeper's help */
@@ -291,26 +303,28 @@ static int bind_address(const struct listen_address *a, struct err *e)
 	return TAKE_FD(fd);
 }
 
-static void listener_open(struct listener *l, unsigned inherited)
+/* The service manager's sockets of one kind, or else those of the configuration. */
+static void listener_open(struct listener *l, bool tls, int first, unsigned inherited)
 {
+	const struct listen_address *list = tls ? l->config->tls.listen : l->config->listen;
+	size_t i, n = tls ? l->config->tls.n_listen : l->config->n_listen;
 	struct err e;
-	size_t i;
 
-	if (inherited > CONFIG_LISTEN_MAX)
-		fatal(FATAL_CONFIG, "more than %d sockets from the service manager", CONFIG_LISTEN_MAX);
+	if (inherited > 0 && tls && l->tls == NULL)
+		fatal(FATAL_CONFIG, "the service manager hands over a socket for TLS: the configuration wants the key `tls`");
 	for (i = 0; i < inherited; i++) {
-		l->sock[l->n_sock++] = IPC_FD + 1 + (int)i;
-		(void)fcntl(IPC_FD + 1 + (int)i, F_SETFL, O_NONBLOCK);
-		(void)fcntl(IPC_FD + 1 + (int)i, F_SETFD, FD_CLOEXEC);
+		l->sock[l->n_sock].tls = tls;
+		l->sock[l->n_sock++].fd = first + (int)i;
+		(void)fcntl(first + (int)i, F_SETFL, O_NONBLOCK);
+		(void)fcntl(first + (int)i, F_SETFD, FD_CLOEXEC);
 	}
-	if (inherited > 0)
-		return;
-	for (i = 0; i < l->config->n_listen; i++) {
-		int fd = bind_address(&l->config->listen[i], &e);
+	for (i = 0; inherited == 0 && i < n; i++) {
+		int fd = bind_address(&list[i], &e);
 
 		if (fd < 0) /* a port may come free, an address may come up: the keeper tries again */
 			fatal(fd == -EADDRINUSE || fd == -EADDRNOTAVAIL ? FATAL_TEMPORARY : FATAL_CONFIG, "%s", e.text);
-		l->sock[l->n_sock++] = fd;
+		l->sock[l->n_sock].tls = tls;
+		l->sock[l->n_sock++].fd = fd;
 	}
 }
 
@@ -361,7 +375,7 @@ static int accept_from(int listening, struct in6_addr *ret)
 	return sock;
 }
 
-static void accept_one(struct listener *l, int listening, const sigset_t *mask)
+static void accept_one(struct listener *l, int listening, bool tls, const sigset_t *mask)
 {
 	struct in6_addr from;
 	CLEANUP(close) int sock = accept_from(listening, &from);
@@ -395,13 +409,15 @@ static void accept_one(struct listener *l, int listening, const sigset_t *mask)
 	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (i = 0; i < l->n_sock; i++)
-			(void)close(l->sock[i]); /* or a restarted node could not bind while we live */
+			(void)close(l->sock[i].fd); /* or a restarted node could not bind while we live */
 		(void)sigprocmask(SIG_UNBLOCK, mask, NULL);
 		if (channel >= 0)
 			(void)dup3(channel, IPC_FD, O_CLOEXEC); /* the listener's channel closes here */
 		else
 			(void)close(IPC_FD);
-		serve(l->config, TAKE_FD(sock), &from, &refuse);
+		if (!tls)
+			tls_close(TAKE(l->tls)); /* no key where none is needed */
+		serve(l->config, l->tls, TAKE_FD(sock), &from, &refuse);
 	}
 	if (pid < 0) {
 		log_error("fork: %s; connection closed", strerror(errno));
@@ -448,12 +464,41 @@ static void end_overdue(struct listener *l)
 	}
 }
 
+static void tell_listening(const struct listener *l)
+{
+	union ipc_message m;
+	struct tls_dates ends = { 0 };
+
+	if (l->tls != NULL)
+		tls_ends(l->tls, &ends);
+	ipc_begin(&m, IPC_LISTENING, 0);
+	m.listening.certificate_ends = ends.certificate;
+	m.listening.ca_ends = ends.ca;
+	m.listening.crl_ends = ends.crl;
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		fatal(FATAL_TEMPORARY, "the keeper is gone");
+}
+
+/* SIGHUP: certificates may have been renewed.  Associations under way keep what they began with. */
+static void renew(struct listener *l)
+{
+	struct tls *fresh;
+	struct err e;
+
+	if (secure_open(l->config, &fresh, &e) < 0) {
+		log_error("%s; the certificates that were read before stay in use", e.text);
+		return;
+	}
+	tls_close(l->tls);
+	l->tls = fresh;
+	tell_listening(l);
+}
+
 static void run(struct listener *l) __attribute__((noreturn));
 static void run(struct listener *l)
 {
-	struct pollfd p[CONFIG_LISTEN_MAX + 2];
+	struct pollfd p[LISTENING_MAX + 2];
 	struct signalfd_siginfo info;
-	union ipc_message m;
 	sigset_t mask;
 	int signals;
 	size_t i;
@@ -462,15 +507,14 @@ static void run(struct listener *l)
 	(void)sigaddset(&mask, SIGCHLD);
 	(void)sigaddset(&mask, SIGTERM);
 	(void)sigaddset(&mask, SIGINT);
+	(void)sigaddset(&mask, SIGHUP);
 	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
 	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
-	ipc_begin(&m, IPC_LISTENING, 0);
-	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
-		fatal(FATAL_TEMPORARY, "the keeper is gone");
+	tell_listening(l);
 	for (i = 0; i < l->n_sock; i++)
-		p[i] = (struct pollfd){ .fd = l->sock[i], .events = POLLIN };
+		p[i] = (struct pollfd){ .fd = l->sock[i].fd, .events = POLLIN };
 	p[i] = (struct pollfd){ .fd = signals, .events = POLLIN };
 	p[i + 1] = (struct pollfd){ .fd = IPC_FD, .events = 0 }; /* only its end is of interest here */
 	for (;;) {
@@ -481,12 +525,14 @@ static void run(struct listener *l)
 		while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 			if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
 				_exit(0);
+			if (info.ssi_signo == SIGHUP)
+				renew(l);
 		}
 		reap(l);
 		end_overdue(l);
 		for (i = 0; i < l->n_sock; i++) {
 			if (p[i].revents != 0)
-				accept_one(l, l->sock[i], &mask);
+				accept_one(l, l->sock[i].fd, l->sock[i].tls, &mask);
 		}
 	}
 }
@@ -496,20 +542,28 @@ int main(int argc, char **argv)
 	struct listener l = { 0 };
 	struct config *config;
 	const char *path = CONFIG_DEFAULT_PATH;
-	uint64_t inherited = 0;
+	uint64_t inherited = 0, inherited_tls = 0;
+	bool check = false;
 	struct err e;
 	int c;
 
 	log_open("carzerod-receive", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:s:")) != -1) {
+	while ((c = getopt(argc, argv, "c:ks:t:")) != -1) {
 		if (c == 'c')
 			path = optarg;
-		else if (c != 's' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited))
+		else if (c == 'k')
+			check = true;
+		else if ((c != 's' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited)) &&
+			 (c != 't' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited_tls)))
 			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
 	}
 	if (config_load(path, &config, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	log_set_level(config->log_level);
+	if (secure_open(config, &l.tls, &e) < 0)
+		fatal(FATAL_CONFIG, "%s: %s", path, e.text);
+	if (check) /* for carzerod --check-config, which knows no TLS */
+		return 0;
 	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
 		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
 	if (dicom_init(false, &e) < 0)
@@ -520,6 +574,7 @@ int main(int argc, char **argv)
 	l.config = config;
 	l.max_children = config->limits.associations + CHILD_EXTRA;
 	l.child = xcalloc(l.max_children, sizeof(*l.child));
-	listener_open(&l, (unsigned)inherited);
+	listener_open(&l, false, IPC_FD + 1, (unsigned)inherited);
+	listener_open(&l, true, IPC_FD + 1 + (int)inherited, (unsigned)inherited_tls);
 	run(&l);
 }

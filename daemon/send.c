@@ -5,6 +5,7 @@
  * waits until the keeper has committed that choice, stores, and reports the status.  The
  * association is kept for a backlog and released after a short silence; the process ends after a longer one.
  *
+ * SIGHUP ends it once it is idle: the next one reads renewed certificates.
  * It never opens the database or the spool and never sees an image.
  */
 #include <errno.h>
@@ -29,6 +30,7 @@
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
+#include "daemon/secure.h"
 
 #define RELEASE_AFTER_MS 1000
 #define END_AFTER_MS 60000
@@ -44,6 +46,14 @@ struct sender {
 	char classes[IPC_CLASSES_MAX][UID_MAX]; /* that it was opened for */
 	size_t n_classes;
 };
+
+static volatile sig_atomic_t hung_up;
+
+static void on_hangup(int signal_number)
+{
+	(void)signal_number;
+	hung_up = 1;
+}
 
 static bool same_classes(const struct sender *s, const struct ipc_deliver *d)
 {
@@ -171,6 +181,10 @@ static void run(struct sender *s)
 	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
 		_exit(0);
 	for (;;) {
+		if (hung_up) {
+			dicom_scu_close(s->scu);
+			_exit(0);
+		}
 		r = poll(&p, 1, s->scu != NULL ? RELEASE_AFTER_MS : END_AFTER_MS);
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -200,6 +214,7 @@ int main(int argc, char **argv)
 	const char *path = CONFIG_DEFAULT_PATH;
 	const struct peer *peer;
 	struct config *config;
+	struct tls *tls = NULL;
 	struct sender s = { 0 };
 	struct err e;
 	int c;
@@ -220,7 +235,10 @@ int main(int argc, char **argv)
 		fatal(FATAL_CONFIG, "no such destination among peers");
 	if (dicom_init(false, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
+	if (peer->tls && secure_open(config, &tls, &e) < 0)
+		fatal(FATAL_TEMPORARY, "%s: %s", path, e.text); /* a renewal may be under way */
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGHUP, on_hangup);
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (sandbox_limit(SEND_MEMORY, 0, SEND_FILES, 0, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
@@ -228,6 +246,8 @@ int main(int argc, char **argv)
 	(void)str_copy(s.peer.our_ae_title, AE_TITLE_MAX, config->ae_title);
 	(void)str_copy(s.peer.host, sizeof(s.peer.host), peer->host);
 	s.peer.port = peer->port;
+	s.peer.tls = tls;
+	(void)str_copy(s.peer.certificate, sizeof(s.peer.certificate), peer->certificate);
 	s.peer.connect_seconds = CONNECT_SECONDS;
 	s.peer.response_seconds = RESPONSE_SECONDS;
 	run(&s);

@@ -53,6 +53,8 @@ const char *scp_end_name(enum scp_end end)
 		return "limit";
 	case SCP_CLOSED:
 		return "closed";
+	case SCP_TLS:
+		return "tls-refused";
 	}
 	return "unknown";
 }

@@ -8,7 +8,7 @@
  * up.  A write that fails does not stop the reading: the rest is drained so that the peer hears A700
  * instead of a broken connection.
  *
- * DCMTK does the upper layer (PS3.8) and will do TLS; commands are read by command.c and the data set
+ * DCMTK does the upper layer (PS3.8), tls.c TLS; commands are read by command.c and the data set
  * is streamed from its PDVs.  DCMTK's DIMSE layer would parse commands of any size recursively, and
  * its file stream says success for a file that a full disk cut short at fclose().
  *
@@ -222,6 +222,11 @@ void ended(struct session *s, const OFCondition &c)
 	case WIRE_CLOSED_BY_PEER:
 		s->result->end = SCP_CLOSED;
 		note(s, "the peer closed the connection");
+		return;
+	case WIRE_TLS:
+		s->result->end = SCP_TLS;
+		note(s, "%s", tls_link_why(s->wire.link));
+		wire_linger(&s->wire); /* or the peer would not read the alert */
 		return;
 	case WIRE_OPEN:
 		break;
@@ -665,6 +670,7 @@ struct scp_reject judge(struct session *s)
 		note(s, "no associations are accepted now");
 		return reject;
 	}
+	a.tls = s->wire.link;
 	copy_title(a.calling_ae, p->callingAPTitle);
 	copy_title(a.called_ae, p->calledAPTitle);
 	if (strcmp(p->applicationContextName, UID_StandardApplicationContext) != 0) {
@@ -758,6 +764,8 @@ int dicom_scp_serve(int sock, const struct scp_policy *policy, const struct scp_
 		s.wire.first_ms = now + 1000LL * policy->request_seconds;
 		s.wire.idle_ms = 1000LL * policy->idle_seconds;
 		s.wire.end_ms = now + 1000LL * policy->association_seconds;
+		s.wire.tls = policy->tls;
+		s.wire.tls_server = true;
 		s.digest = digest_new();
 		dcmAssociatePDUSizeLimit.set(REQUEST_BYTES_MAX);
 		/* With a socket set DCMTK makes no listener, and takes it instead of accepting one. */

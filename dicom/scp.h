@@ -16,6 +16,8 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include "dicom/tls.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -32,11 +34,13 @@ struct scp_policy {
 	unsigned objects;            /* per association */
 	unsigned request_seconds, idle_seconds, association_seconds;
 	bool refuse_other_storage;   /* contexts of storage classes that we do not analyse are refused */
+	const struct tls *tls;       /* NULL: plain DICOM */
 	struct scp_reject refuse_all; /* set: every request is answered with this (draining, disk, limits) */
 };
 
 struct scp_association {
 	char calling_ae[AE_TITLE_MAX], called_ae[AE_TITLE_MAX];
+	const struct tls_link *tls;  /* tls_link_peer_is(); NULL: plain */
 };
 
 struct scp_object {
@@ -58,14 +62,14 @@ struct scp_ops {
 	void (*abandon)(void *arg, uint64_t id);
 };
 
-enum scp_end { SCP_RELEASED, SCP_ABORTED_BY_PEER, SCP_REJECTED, SCP_TIMED_OUT, SCP_PROTOCOL_ERROR, SCP_LIMIT, SCP_CLOSED };
+enum scp_end { SCP_RELEASED, SCP_ABORTED_BY_PEER, SCP_REJECTED, SCP_TIMED_OUT, SCP_PROTOCOL_ERROR, SCP_LIMIT, SCP_CLOSED, SCP_TLS };
 const char *scp_end_name(enum scp_end end);
 
 struct scp_result {
 	enum scp_end end;
 	unsigned echoes, objects, refused; /* C-ECHOs, C-STOREs answered 0000H, C-STOREs answered otherwise */
 	uint64_t bytes;
-	char detail[160];            /* for one log line: quoted, no patient data */
+	char detail[TLS_WHY_MAX];    /* for one log line: quoted, no patient data */
 	unsigned contexts, contexts_refused; /* presentation contexts proposed, and not accepted */
 	char refused_contexts[150];  /* the first of them: class, and syntaxes when they were the reason */
 };

@@ -82,7 +82,7 @@ namespace
 
 enum scu_failure unreachable(struct scu *s, struct err *e, const char *what, const char *why)
 {
-	char quoted[160];
+	char quoted[TLS_WHY_MAX];
 
 	s->broken = true;
 	(void)err_set(e, -EIO, "%s: %s: %s", s->name, what, str_quote(quoted, sizeof(quoted), why));
@@ -102,6 +102,8 @@ enum scu_failure lost(struct scu *s, struct err *e, const char *doing, const OFC
 		return unreachable(s, e, doing, "the peer closed the connection");
 	case WIRE_BROKEN:
 		return unreachable(s, e, doing, strerror(s->wire.error));
+	case WIRE_TLS:
+		return unreachable(s, e, doing, tls_link_why(s->wire.link));
 	case WIRE_OPEN:
 		break;
 	}
@@ -196,6 +198,9 @@ OFCondition request(struct scu *s, const char *address, const char *const *class
 	s->wire.idle_ms = response_ms;
 	s->wire.first_ms = now + 1000LL * s->peer.connect_seconds + response_ms;
 	s->wire.end_ms = now + OPERATION_MS;
+	s->wire.tls = s->peer.tls;
+	s->wire.tls_exact = s->peer.certificate[0] != '\0';
+	s->wire.tls_name = s->wire.tls_exact ? s->peer.certificate : s->peer.host;
 	c = ASC_initializeNetwork(NET_REQUESTOR, 0, static_cast<int>(s->peer.response_seconds),
 				  &s->network);
 	if (c.good())

@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include "dicom/tls.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -18,6 +20,8 @@ struct dicom_peer {
 	char host[256];
 	uint16_t port;
 	unsigned connect_seconds, response_seconds;
+	const struct tls *tls;       /* NULL: plain DICOM */
+	char certificate[65];        /* name that its certificate must carry; "": host */
 };
 
 /* Why an association or a C-STORE failed, sorted by what to do next. */

@@ -91,19 +91,86 @@ void time_out(struct wire *w)
 	w->state = WIRE_TIMED_OUT;
 }
 
+/* The socket as it is or under TLS: bytes, 0 at the peer's end, -1 with errno; EAGAIN with the
+ * events to wait for. */
+ssize_t read_now(struct wire *w, void *p, size_t n, short *ret_events)
+{
+	ssize_t got;
+
+	*ret_events = POLLIN;
+	if (w->link == nullptr)
+		return recv(w->fd, p, n, MSG_DONTWAIT);
+	got = tls_link_read(w->link, p, n, ret_events);
+	if (got >= 0)
+		return got;
+	errno = static_cast<int>(-got);
+	return -1;
+}
+
+ssize_t write_now(struct wire *w, const void *p, size_t n, short *ret_events)
+{
+	ssize_t put;
+
+	*ret_events = POLLOUT;
+	if (w->link == nullptr)
+		return send(w->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	put = tls_link_write(w->link, p, n, ret_events);
+	if (put >= 0)
+		return put;
+	errno = static_cast<int>(-put);
+	return -1;
+}
+
+void broken(struct wire *w)
+{
+	w->state = w->link != nullptr && errno == ECONNABORTED ? WIRE_TLS : WIRE_BROKEN;
+	w->error = errno;
+}
+
+/* The first deadline covers it: a peer that has not shaken hands has asked for nothing yet. */
+OFCondition shake_hands(struct wire *w)
+{
+	short events = 0;
+	int r;
+
+	if (w->tls == nullptr)
+		return EC_Normal;
+	r = tls_link_new(w->tls, w->fd, w->tls_server, w->tls_name, w->tls_exact, &w->link);
+	if (r < 0) {
+		errno = -r;
+		broken(w);
+		return DUL_NETWORKCLOSED;
+	}
+	for (;;) {
+		r = tls_link_handshake(w->link, &events);
+		if (r > 0)
+			return EC_Normal;
+		if (r != -EAGAIN) {
+			errno = -r;
+			broken(w);
+			return DUL_NETWORKCLOSED;
+		}
+		if (!wait_until(w->fd, events, deadline_ms(w))) {
+			w->state = WIRE_TIMED_OUT;
+			return DUL_NETWORKCLOSED;
+		}
+	}
+}
+
 /* At least one byte; 0 at the peer's end; -1 with errno. */
 ssize_t receive(struct wire *w, void *p, size_t n)
 {
 	static const int one = 1;
 
 	for (;;) {
+		short events;
 		ssize_t got;
 
 		if (w->state != WIRE_OPEN) {
 			errno = ECONNRESET;
 			return -1;
 		}
-		got = recv(w->fd, p, n, MSG_DONTWAIT);
+		got = read_now(w, p, n, &events);
 		if (got > 0) {
 			/* Fails on a socket that is not TCP, where nothing delays an answer. */
 			(void)setsockopt(w->fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
@@ -117,11 +184,10 @@ ssize_t receive(struct wire *w, void *p, size_t n)
 		if (errno == EINTR)
 			continue;
 		if (errno != EAGAIN) {
-			w->state = WIRE_BROKEN;
-			w->error = errno;
+			broken(w);
 			return -1;
 		}
-		if (!wait_until(w->fd, POLLIN, deadline_ms(w))) {
+		if (!wait_until(w->fd, events, deadline_ms(w))) {
 			time_out(w);
 			errno = ETIMEDOUT;
 			return -1;
@@ -138,6 +204,16 @@ public:
 	~wire_connection() override
 	{
 		w_->fd = -1; /* the base class closes it */
+	}
+
+	OFCondition serverSideHandshake() override
+	{
+		return shake_hands(w_);
+	}
+
+	OFCondition clientSideHandshake() override
+	{
+		return shake_hands(w_);
 	}
 
 	/* Short reads (DCMTK asks for 6 bytes, then the body) are served from what one recv brought. */
@@ -169,24 +245,24 @@ public:
 		size_t done = 0;
 
 		while (done < n) {
+			short events;
 			ssize_t put;
 
 			if (w_->state != WIRE_OPEN) {
 				errno = EPIPE;
 				return -1;
 			}
-			put = send(w_->fd, bytes + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+			put = write_now(w_, bytes + done, n - done, &events);
 			if (put >= 0) {
 				done += static_cast<size_t>(put);
 			} else if (errno == EAGAIN) {
-				if (!wait_until(w_->fd, POLLOUT, until)) {
+				if (!wait_until(w_->fd, events, until)) {
 					w_->state = WIRE_TIMED_OUT;
 					errno = ETIMEDOUT;
 					return -1;
 				}
 			} else if (errno != EINTR) {
-				w_->state = WIRE_BROKEN;
-				w_->error = errno;
+				broken(w_);
 				return -1;
 			}
 		}
@@ -196,7 +272,7 @@ public:
 	/* DCMTK's time-out is not looked at: ours covers it. */
 	OFBool networkDataAvailable(int) override
 	{
-		if (w_->ahead_n > 0)
+		if (w_->ahead_n > 0 || (w_->link != nullptr && tls_link_pending(w_->link)))
 			return OFTrue;
 		if (w_->state != WIRE_OPEN)
 			return OFTrue; /* read() then says why not */
@@ -269,9 +345,11 @@ void wire_abort(struct wire *w, uint8_t source, uint8_t reason)
 {
 	const uint8_t pdu[10] = { 7, 0, 0, 0, 0, 4, 0, 0, source, reason };
 
+	short events;
+
 	if (w->fd >= 0 && w->state == WIRE_OPEN)
 		/* A peer that does not read learns it from the closed connection. */
-		(void)send(w->fd, pdu, sizeof(pdu), MSG_DONTWAIT | MSG_NOSIGNAL);
+		(void)write_now(w, pdu, sizeof(pdu), &events);
 }
 
 void wire_linger(struct wire *w)
@@ -281,6 +359,8 @@ void wire_linger(struct wire *w)
 
 	if (w->fd < 0 || w->state == WIRE_CLOSED_BY_PEER || w->state == WIRE_BROKEN)
 		return;
+	if (w->link != nullptr && w->state == WIRE_OPEN)
+		tls_link_end(w->link);
 	(void)shutdown(w->fd, SHUT_WR); /* fails when the peer is gone, which is what we wait for */
 	while (seen < LINGER_BYTES && wait_until(w->fd, POLLIN, until)) {
 		ssize_t got = recv(w->fd, w->ahead, sizeof(w->ahead), MSG_DONTWAIT);

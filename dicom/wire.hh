@@ -14,6 +14,8 @@
 
 #include "dicom/guard.hh"
 
+#include "dicom/tls.h"
+
 #include "dcmtk/dcmnet/assoc.h"
 #include "dcmtk/dcmnet/dcmlayer.h"
 #include "dcmtk/dcmnet/dul.h"
@@ -24,7 +26,7 @@
 enum { ABORT_USER = 0, ABORT_PROVIDER = 2 };
 enum { ABORT_NOT_SPECIFIED = 0, ABORT_UNEXPECTED_PDU = 2, ABORT_INVALID_PARAMETER = 6 };
 
-enum wire_state { WIRE_OPEN, WIRE_CLOSED_BY_PEER, WIRE_TIMED_OUT, WIRE_BROKEN };
+enum wire_state { WIRE_OPEN, WIRE_CLOSED_BY_PEER, WIRE_TIMED_OUT, WIRE_BROKEN, WIRE_TLS /* see tls_link_why() */ };
 
 struct wire {
 	bool taken = false;       /* a connection object has been made and owns the socket */
@@ -35,6 +37,11 @@ struct wire {
 	int64_t first_ms = 0;     /* boot time; of the first PDU from the peer */
 	int64_t idle_ms = 0;      /* duration; of a wait for one whole PDU */
 
+	const struct tls *tls = nullptr; /* NULL: plain */
+	const char *tls_name = nullptr;  /* of tls_link_new(), when we are the client */
+	bool tls_server = false, tls_exact = false;
+	struct tls_link *link = nullptr; /* while the connection object lives, and after: for its why */
+
 	uint64_t pdus = 0;        /* whole ones from the peer */
 	int64_t waiting_since_ms = 0; /* for the PDU to come; 0: not waiting */
 	uint8_t head[6];
@@ -43,6 +50,14 @@ struct wire {
 
 	uint8_t ahead[16384];     /* read from the socket, not yet asked for */
 	size_t ahead_at = 0, ahead_n = 0;
+
+	wire() = default;
+	wire(const wire &) = delete;
+	wire &operator=(const wire &) = delete;
+	~wire()
+	{
+		tls_link_free(link);
+	}
 };
 
 /* Gives each connection of a DCMTK network to one wire. */

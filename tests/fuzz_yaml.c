@@ -40,8 +40,8 @@ static void ask_config(const struct config *c)
 	unsigned unresolved;
 	size_t n;
 
-	must(c->n_listen >= 1 && c->threads >= 1 && c->workers >= 1 && c->settle_ms <= c->settle_max_ms);
-	must(config_access(c, c->ae_title, &loopback, &hint) == (hint == NULL));
+	must(c->n_listen + c->tls.n_listen >= 1 && c->threads >= 1 && c->workers >= 1 && c->settle_ms <= c->settle_max_ms);
+	must(config_access(c, c->ae_title, &loopback, NULL, NULL, &hint) == (hint == NULL));
 	n = config_route(c, c->n_peers > 0 ? c->peers[0].ae_title : "X", to, ARRAY_SIZE(to), &unresolved);
 	must(n <= c->n_peers);
 }

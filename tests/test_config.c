@@ -41,6 +41,8 @@ static void dump_access(FILE *f, const struct access_rule *rule)
 	for (i = 0; i < rule->n_from; i++)
 		fprintf(f, " %s/%u", inet_ntop(AF_INET6, &rule->from[i].address, address, sizeof(address)),
 			rule->from[i].bits);
+	if (rule->certificate[0] != '\0')
+		fprintf(f, " certificate=%s", rule->certificate);
 	fputc('\n', f);
 }
 
@@ -51,6 +53,12 @@ static void dump_values(FILE *f, const struct config *c)
 	fprintf(f, "ae_title=%s\n", c->ae_title);
 	for (i = 0; i < c->n_listen; i++)
 		fprintf(f, "listen=[%s]:%u\n", c->listen[i].host, c->listen[i].port);
+	if (c->tls.on) {
+		for (i = 0; i < c->tls.n_listen; i++)
+			fprintf(f, "tls.listen=[%s]:%u\n", c->tls.listen[i].host, c->tls.listen[i].port);
+		fprintf(f, "tls=%s|%s|%s|%s\n", c->tls.certificate, c->tls.key, c->tls.ca,
+			c->tls.crl != NULL ? c->tls.crl : "");
+	}
 	fprintf(f, "state_dir=%s\nmodel=%s\nfindings=%s\n", c->state_dir, c->model, c->findings);
 	fprintf(f, "recipe=%s precision=%s threads=%u workers=%u\n", recipe_name(c->recipe),
 		precision_name(c->precision), c->threads, c->workers);
@@ -65,6 +73,8 @@ static void dump_values(FILE *f, const struct config *c)
 			c->peers[i].tls);
 		for (j = 0; j < c->peers[i].n_sr_classes; j++)
 			fprintf(f, " %s", sr_class_name(c->peers[i].sr_classes[j]));
+		if (c->peers[i].certificate[0] != '\0')
+			fprintf(f, " certificate=%s", c->peers[i].certificate);
 		fputc('\n', f);
 	}
 	for (i = 0; i < c->n_routes; i++) {
@@ -228,7 +238,7 @@ static void check_manual(const char *example, const char *manual)
 
 static void test_example(void)
 {
-	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "from", "to",
+	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "certificate", "from", "to",
 					     "calling_ae", "findings" };
 	CLEANUP(free) char *example = golden_read("etc/carzerod.yaml", NULL);
 	CLEANUP(free) char *manual = golden_read("man/carzerod.yaml.5", NULL);
@@ -251,6 +261,50 @@ static void test_example(void)
 }
 
 /* ---- questions ---- */
+
+static bool carries(const void *arg, const char *name)
+{
+	return strcmp(arg, name) == 0;
+}
+
+static void test_certificates(void)
+{
+	struct config *c = parse("{ae_title: A, model: m, findings: f, tls: {certificate: c, key: k, ca: a}, access: ["
+				 "{calling_ae: CT1, certificate: ct1.example.org}, {calling_ae: CT2},"
+				 "{calling_ae: '*', from: [10.0.0.0/8], certificate: hospital}]}");
+	static const struct {
+		const char *ae, *address, *certificate; /* NULL: plain */
+		bool good;
+		const char *hint;
+	} cases[] = {
+		{ "CT1", "::1", "ct1.example.org", true, NULL },
+		{ "CT1", "::1", "ct2.example.org", false, "does not carry" },
+		{ "CT1", "::1", NULL, false, "TLS port" },
+		{ "CT2", "::1", NULL, true, NULL },
+		{ "CT2", "::1", "whatever", true, NULL },
+		{ "CT1", "::ffff:10.0.0.1", "hospital", true, NULL }, /* by the last rule */
+		{ "X", "::ffff:10.0.0.1", "hospital", true, NULL },
+		{ "X", "::ffff:10.0.0.1", "stranger", false, "does not carry" },
+		{ "X", "::ffff:11.0.0.1", "hospital", false, "from" },
+	};
+	struct in6_addr a;
+	const char *hint;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		bool good;
+
+		if (inet_pton(AF_INET6, cases[i].address, &a) != 1)
+			abort();
+		good = config_access(c, cases[i].ae, &a, cases[i].certificate != NULL ? carries : NULL,
+				     cases[i].certificate, &hint);
+		is_int(good, cases[i].good, "%s from %s with certificate %s", cases[i].ae, cases[i].address,
+		       cases[i].certificate != NULL ? cases[i].certificate : "none");
+		ok(good == (hint == NULL) && (good || strstr(hint, cases[i].hint) != NULL), "the hint fits: %s",
+		   hint != NULL ? hint : "none needed");
+	}
+	config_free(c);
+}
 
 static void test_access(void)
 {
@@ -289,22 +343,22 @@ static void test_access(void)
 		bool good;
 
 		ok(inet_pton(AF_INET6, cases[i].address, &a) == 1, "%s is an address", cases[i].address);
-		good = config_access(c, cases[i].ae, &a, &hint);
+		good = config_access(c, cases[i].ae, &a, NULL, NULL, &hint);
 		is_int(good, cases[i].good, "access of %s from %s", cases[i].ae, cases[i].address);
 		ok(good == (hint == NULL), "a hint when refused: %s", hint != NULL ? hint : "-");
 		if (!good)
 			ok(strstr(hint, "access") != NULL && (cases[i].hint == NULL || strstr(hint, cases[i].hint) != NULL),
 			   "the hint names the setting");
 	}
-	ok(config_access(open, "ANY", &a, &hint), "without `access` everybody may");
+	ok(config_access(open, "ANY", &a, NULL, NULL, &hint), "without `access` everybody may");
 	config_free(open);
 	config_free(c);
 
 	c = parse("{ae_title: A, model: m, findings: f, access: [{calling_ae: X, from: [0.0.0.0/0]}]}");
-	ok(inet_pton(AF_INET6, "::ffff:203.0.113.9", &a) == 1 && config_access(c, "X", &a, &hint),
+	ok(inet_pton(AF_INET6, "::ffff:203.0.113.9", &a) == 1 && config_access(c, "X", &a, NULL, NULL, &hint),
 	   "0.0.0.0/0 is every IPv4 address");
-	ok(inet_pton(AF_INET6, "2001:db8::9", &a) == 1 && !config_access(c, "X", &a, &hint), "and no IPv6 address");
-	ok(!config_access(c, "Y", &a, &hint), "nobody else");
+	ok(inet_pton(AF_INET6, "2001:db8::9", &a) == 1 && !config_access(c, "X", &a, NULL, NULL, &hint), "and no IPv6 address");
+	ok(!config_access(c, "Y", &a, NULL, NULL, &hint), "nobody else");
 	config_free(c);
 }
 
@@ -411,6 +465,7 @@ int main(int argc, char **argv)
 	test_prefixes();
 	test_example();
 	test_access();
+	test_certificates();
 	test_route();
 	test_names();
 	test_load(); /* last: it changes the current folder */
