@@ -80,11 +80,37 @@ static void box_window(struct phantom_finding *f, struct window w)
 	f->box.y1 = b.y1 > f->box.y1 ? b.y1 : f->box.y1;
 }
 
+static float *cover_at(const struct chest *ch, const struct phantom_finding *f, int px, int py)
+{
+	size_t x = (size_t)px * PHANTOM_CELLS / ch->c->w, y = (size_t)py * PHANTOM_CELLS / ch->c->h;
+
+	return &ch->film->cover[f - ch->film->finding][y * PHANTOM_CELLS + x];
+}
+
+static void cover_window(const struct chest *ch, const struct phantom_finding *f, struct window w)
+{
+	float pixel = PHANTOM_CELLS * PHANTOM_CELLS / ((float)ch->c->w * (float)ch->c->h);
+
+	for (int y = w.y0; y < w.y1; y++) {
+		for (int x = w.x0; x < w.x1; x++) {
+			float *cell = cover_at(ch, f, x, y);
+
+			*cell = fminf(*cell + pixel, 1);
+		}
+	}
+}
+
+/* A thin thing covers every cell that it runs through. */
 static void box_dabs(const struct chest *ch, struct phantom_finding *f, const struct dab *d, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		box_window(f, canvas_window(ch->c, d[i].x - d[i].w, d[i].y - d[i].w, d[i].x + d[i].w,
-					    d[i].y + d[i].w));
+	for (size_t i = 0; i < n; i++) {
+		struct window w = canvas_window(ch->c, d[i].x - d[i].w, d[i].y - d[i].w, d[i].x + d[i].w,
+						d[i].y + d[i].w);
+
+		box_window(f, w);
+		if (w.x1 > w.x0 && w.y1 > w.y0)
+			*cover_at(ch, f, (w.x0 + w.x1 - 1) / 2, (w.y0 + w.y1 - 1) / 2) = 1;
+	}
 }
 
 /* ---- the shape of this person */
@@ -94,7 +120,7 @@ static void fit_lungs(struct chest *ch, struct rng *r)
 	const struct phantom_finding *emphysema = find(ch, PHANTOM_EMPHYSEMA);
 	float wide = 1 + rng_range(r, -.03f, .03f) + (emphysema ? .03f : 0);
 	float lift = ch->ap ? -.07f : 0;        /* a lying patient breathes in less */
-	float down = emphysema ? .06f + .03f * size_step(emphysema) : 0;
+	float down = emphysema ? .09f + .035f * size_step(emphysema) : 0;
 	float level[2] = { .30f + lift + rng_range(r, -.03f, .03f), 0 };
 	struct knot wall[] = { { -.78f, .22f }, { -.72f, .31f }, { -.65f, .39f }, { -.55f, .462f }, { -.40f, .535f },
 			       { -.20f, .600f }, { 0, .640f }, { .20f, .668f }, { .40f, .690f }, { .60f, .703f },
@@ -180,7 +206,7 @@ static void fit_person(struct chest *ch)
 	ch->fat = .04f * ch->who.habitus;
 	ch->arm = ch->ap ? rng_range(&r, 2.4f, 3.6f) : rng_range(&r, .9f, 2.0f);
 	ch->apex = -.71f + rng_range(&r, -.02f, .02f);
-	ch->turn = rng_range(&r, -.02f, .02f);
+	ch->turn = rng_range(&r, -.035f, .035f);
 	ch->heart = rng_range(&r, .88f, 1.08f) * (ch->ap ? 1.08f : 1.0f);
 	ch->markings = rng_range(&r, .85f, 1.15f);
 	ch->clear = rng_range(&r, -.02f, .02f);
@@ -195,8 +221,8 @@ static void fit_person(struct chest *ch)
 	}
 	f = find(ch, PHANTOM_EMPHYSEMA);
 	if (f) {
-		ch->markings *= .72f - .08f * size_step(f);
-		ch->clear += .05f;
+		ch->markings *= .60f - .08f * size_step(f);
+		ch->clear += .09f;
 		if (!find(ch, PHANTOM_CARDIOMEGALY))
 			ch->heart *= .84f;
 	}
@@ -528,7 +554,7 @@ static void paint_spine(struct chest *ch)
 						     { x + (float)k * (hw + .050f), y - .45f * hh, .010f, .03f } };
 
 			paint_blob(c, c->tissue, x + (float)k * .62f * hw, y - .25f * hh, .012f, .019f, 0, 2,
-				   	.035f, .8f);
+				   .035f, .8f);
 			paint_stroke(c, c->tissue, wing, 2, PROFILE_BONE);
 		}
 		paint_blob(c, c->tissue, x - 1.2f * ch->turn, y + .7f * hh, .009f, .022f, 0, 2, .05f, .7f);
@@ -643,6 +669,7 @@ static void shade(struct chest *ch, struct phantom_finding *f, const struct shap
 	struct canvas *c = ch->c;
 	struct window w = sh->s ? canvas_window(c, 0, -.9f, .8f, .8f) : canvas_window(c, -.8f, -.9f, 0, .8f);
 	struct window box = { w.x1, w.y1, w.x0, w.y0 };
+	float pixel = PHANTOM_CELLS * PHANTOM_CELLS / ((float)c->w * (float)c->h);
 
 	for (int py = w.y0; py < w.y1; py++) {
 		for (int px = w.x0; px < w.x1; px++) {
@@ -661,6 +688,7 @@ static void shade(struct chest *ch, struct phantom_finding *f, const struct shap
 				box.y0 = py < box.y0 ? py : box.y0;
 				box.x1 = px + 1 > box.x1 ? px + 1 : box.x1;
 				box.y1 = py + 1 > box.y1 ? py + 1 : box.y1;
+				*cover_at(ch, f, px, py) += pixel;
 			}
 			x = 1 + e.mottle * clampf(c->cloud[at], -1.5f, 1.5f);
 			c->tissue[at] += m * (air_gain * air * e.fill * x + e.add);
@@ -757,9 +785,9 @@ static void paint_atelectasis(struct chest *ch, struct phantom_finding *f, struc
 	for (size_t i = 0; i < bands; i++) {
 		float y = curve_at(&ch->dome[s], .4f) - .05f - .055f * (float)i, slope = rng_range(r, -.22f, .10f);
 		float x0 = rng_range(r, .22f, .30f) + (s ? .10f : 0), x1 = x0 + rng_range(r, .18f, .26f);
-		float w = rng_range(r, .008f, .014f);
-		struct dab in[3] = { { x0, y, .5f * w, .04f }, { .5f * (x0 + x1), y + slope * .1f, w, .14f },
-				     { x1, y + slope * .22f, .6f * w, .06f } }, out[PAINT_MAX_DABS];
+		float w = rng_range(r, .011f, .017f);
+		struct dab in[3] = { { x0, y, .5f * w, .08f }, { .5f * (x0 + x1), y + slope * .1f, w, .20f },
+				     { x1, y + slope * .22f, .6f * w, .10f } }, out[PAINT_MAX_DABS];
 		size_t n;
 
 		for (size_t k = 0; k < 3; k++)
@@ -777,14 +805,14 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 
 	switch (f->kind) {
 	case PHANTOM_EFFUSION:
-		sh.size = (const float[]){ .24f, .48f, .80f, 2.5f }[(int)step];
+		sh.size = (const float[]){ .32f, .54f, .84f, 2.5f }[(int)step];
 		shade(ch, f, &sh, weigh_fluid, (struct effect){ .fill = .92f, .add = .02f, .hide = 1 });
 		break;
 	case PHANTOM_PNEUMOTHORAX:
-		sh.size = .055f + .06f * step + rng_range(r, 0, .02f);
-		shade(ch, f, &sh, weigh_gap, (struct effect){ .fill = -.10f, .hide = 1 });
+		sh.size = .075f + .06f * step + rng_range(r, 0, .02f);
+		shade(ch, f, &sh, weigh_gap, (struct effect){ .fill = -.16f, .hide = 1 });
 		/* The line belongs to the same finding; its box lies within the gap's. */
-		shade(ch, f, &sh, weigh_pleural_line, (struct effect){ .add = .055f });
+		shade(ch, f, &sh, weigh_pleural_line, (struct effect){ .add = .085f });
 		break;
 	case PHANTOM_OPACITY:
 		sh = lobe_shape(f, r);
@@ -792,15 +820,15 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 		sh.ry = .13f + .04f * step;
 		/* hide > 1 turns the markings dark: air in the bronchi of a solid lung */
 		shade(ch, f, &sh, weigh_patch,
-		      (struct effect){ .fill = .50f + .08f * step, .hide = 1.12f, .mottle = .06f });
+		      (struct effect){ .fill = .66f + .08f * step, .hide = 1.12f, .mottle = .06f });
 		break;
 	case PHANTOM_NODULE:
 	case PHANTOM_MASS:
 		sh = lobe_shape(f, r);
 		sh.x += rng_range(r, -.03f, .06f);
-		sh.rx = f->kind == PHANTOM_NODULE ? .026f + .010f * step : .085f + .022f * step;
+		sh.rx = f->kind == PHANTOM_NODULE ? .034f + .012f * step : .088f + .022f * step;
 		sh.ry = sh.rx * rng_range(r, .85f, 1.15f);
-		shade(ch, f, &sh, weigh_ball, (struct effect){ .add = f->kind == PHANTOM_NODULE ? .23f : .30f,
+		shade(ch, f, &sh, weigh_ball, (struct effect){ .add = f->kind == PHANTOM_NODULE ? .30f : .36f,
 							       .hide = .5f, .anywhere = true });
 		break;
 	case PHANTOM_EDEMA:
@@ -810,10 +838,10 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 			shade(ch, f, &sh, weigh_wings, (struct effect){ .fill = .34f + .09f * step, .mottle = .12f });
 		break;
 	case PHANTOM_THICKENING:
-		sh.size = .026f + .016f * step;
+		sh.size = .036f + .016f * step;
 		sh.y = rng_below(r, 2) ? -.50f : .15f;
 		sh.ry = .24f + .05f * step;
-		shade(ch, f, &sh, weigh_rind, (struct effect){ .fill = .55f, .add = .10f, .hide = 1 });
+		shade(ch, f, &sh, weigh_rind, (struct effect){ .fill = .55f, .add = .14f, .hide = 1 });
 		break;
 	case PHANTOM_ATELECTASIS:
 		paint_atelectasis(ch, f, r);
@@ -828,19 +856,24 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 static void box_chest(struct chest *ch, struct phantom_finding *f)
 {
 	float wide = curve_at(&ch->wall, .5f);
+	struct window w = canvas_window(ch->c, -wide, ch->apex, wide, curve_at(&ch->dome[1], .7f));
 
-	box_window(f, canvas_window(ch->c, -wide, ch->apex, wide, curve_at(&ch->dome[1], .7f)));
+	box_window(f, w);
+	cover_window(ch, f, w);
 }
 
 static void box_heart(struct chest *ch, struct phantom_finding *f)
 {
 	float left = 0, right = 0, low = curve_at(&ch->dome[1], .2f);
+	struct window w;
 
 	for (float y = -.1f; y < low; y += .01f) {
 		left = fmaxf(left, curve_at(&ch->border[1], y));
 		right = fmaxf(right, curve_at(&ch->border[0], y));
 	}
-	box_window(f, canvas_window(ch->c, ch->shift - right, -.14f, ch->shift + left, low + .02f));
+	w = canvas_window(ch->c, ch->shift - right, -.14f, ch->shift + left, low + .02f);
+	box_window(f, w);
+	cover_window(ch, f, w);
 }
 
 static void wire(struct chest *ch, struct phantom_finding *f, const struct dab *in, size_t n)
@@ -863,10 +896,13 @@ static void paint_pacemaker(struct chest *ch, struct phantom_finding *f, struct 
 				    { -.08f + ch->shift, .10f, w, .5f }, { .02f + ch->shift, .2f, w, .5f },
 				    { tip_x, tip_y, w, .5f } };
 	const struct dab tip[] = { { tip_x - .03f, tip_y - .012f, .010f, .8f }, { tip_x, tip_y, .010f, .8f } };
+	struct window box;
 
 	paint_blob(ch->c, ch->c->tissue, x, y, .095f, .075f, a, 4, 1.1f, .15f);
 	paint_blob(ch->c, ch->c->tissue, x - g * .02f, y - .075f, .055f, .024f, a, 4, .5f, 0);
-	box_window(f, canvas_window(ch->c, x - .1f, y - .1f, x + .1f, y + .08f));
+	box = canvas_window(ch->c, x - .1f, y - .1f, x + .1f, y + .08f);
+	box_window(f, box);
+	cover_window(ch, f, box);
 	wire(ch, f, lead, sizeof(lead) / sizeof(lead[0]));
 	wire(ch, f, tip, 2);
 }
@@ -880,7 +916,7 @@ static void paint_device(struct chest *ch, struct phantom_finding *f, struct rng
 	} else if (f->kind == PHANTOM_TUBE) {
 		/* Two walls and the opaque stripe of an endotracheal tube. */
 		for (int k = -1; k <= 1; k++) {
-			float w = k ? .0035f : .005f, amount = k == 1 ? .65f : k ? .30f : .06f;
+			float w = k ? .0045f : .006f, amount = k == 1 ? .80f : k ? .45f : .06f;
 			float off = .014f * (float)k;
 			const struct dab tube[] = { { x * .2f + off - .02f, -1.4f, w, amount },
 						    { x * .5f + off, -.85f, w, amount },
@@ -891,21 +927,42 @@ static void paint_device(struct chest *ch, struct phantom_finding *f, struct rng
 		}
 	} else if (f->kind == PHANTOM_LINE) {
 		g = sign_of[side_index(f)];
-		const struct dab line[] = { { g * .34f, -.98f, .0055f, .30f }, { g * .25f, -.78f, .0055f, .30f },
-					    { g * .17f, -.58f, .0055f, .30f },
-					    { g < 0 ? -.115f + x : -.02f, -.44f, .0055f, .30f },
-					    { -.11f + x, -.30f, .0055f, .30f },
-					    { -.105f + x, end + .32f, .0055f, .30f } };
+		const struct dab line[] = { { g * .34f, -.98f, .0065f, .40f }, { g * .25f, -.78f, .0065f, .40f },
+					    { g * .17f, -.58f, .0065f, .40f },
+					    { g < 0 ? -.115f + x : -.02f, -.44f, .0065f, .40f },
+					    { -.11f + x, -.30f, .0065f, .40f },
+					    { -.105f + x, end + .32f, .0065f, .40f } };
 
 		wire(ch, f, line, 6);
+	}
+}
+
+/* Electrodes of a monitor and their leads: on films taken in bed, and nobody's finding. */
+static void paint_monitor(struct chest *ch)
+{
+	static const float at[3][2] = { { -.50f, -.42f }, { .52f, -.40f }, { .50f, .36f } };
+	struct canvas *c = ch->c;
+	struct rng r = rng_open(ch->spec->seed, CHANCE_FILM + 3000);
+
+	if (!ch->ap || rng_below(&r, 2))
+		return;
+	for (int k = 0; k < 3; k++) {
+		float x = at[k][0] + rng_range(&r, -.09f, .09f), y = at[k][1] + rng_range(&r, -.08f, .08f);
+		float end = at[k][0] + rng_range(&r, -.25f, .25f), out = k == 2 ? 1.5f : -1.4f;
+		const struct dab lead[] = { { x, y, .0045f, .22f }, { x + .6f * (end - x), y + .3f * (out - y), .0045f, .22f },
+					    { end, out, .0045f, .22f } };
+		struct dab smooth[PAINT_MAX_DABS];
+
+		paint_blob(c, c->tissue, x, y, .024f, .024f, 0, 2, .16f, .7f);
+		paint_stroke(c, c->tissue, smooth, paint_smooth(lead, 3, 12, smooth), PROFILE_SOLID);
 	}
 }
 
 void chest_pose(const struct phantom_spec *spec, struct pose *ret)
 {
 	struct rng r = rng_open(spec->seed, CHANCE_POSE);
-	float zoom = rng_range(&r, .92f, 1.00f), wide = rng_range(&r, .98f, 1.04f);
-	float dx = rng_range(&r, -.03f, .03f), dy = rng_range(&r, .02f, .08f), tilt = rng_range(&r, -.03f, .03f);
+	float zoom = rng_range(&r, .92f, 1.08f), wide = rng_range(&r, .97f, 1.05f);
+	float dx = rng_range(&r, -.05f, .05f), dy = rng_range(&r, .0f, .09f), tilt = rng_range(&r, -.05f, .05f);
 
 	*ret = (struct pose){ .zoom_x = zoom * wide, .zoom_y = zoom, .shift_x = dx, .shift_y = dy, .tilt = tilt };
 }
@@ -931,6 +988,7 @@ void chest_paint(struct canvas *c, const struct phantom_spec *spec, struct phant
 	paint_ribs(&ch);
 	paint_shoulder_girdle(&ch);
 	paint_airways(&ch);
+	paint_monitor(&ch);
 	for (size_t i = 0; i < film->findings; i++) {
 		struct phantom_finding *f = &film->finding[i];
 		struct rng r = rng_open(spec->seed, CHANCE_FINDING + i);

@@ -8,6 +8,10 @@
  * on the viewer's right.  Findings come back resolved (a side that was left open has been drawn) and with
  * a box around what is visible of them, in pixels, x1 and y1 exclusive.
  *
+ * The contrast of a finding is measured on the finished film: mean grey inside the ellipse that its box
+ * encloses, less that of a ring around it, over the deviation within the ring.  Below about 0.8 a person
+ * who was not told where to look does not see it.
+ *
  * phantom_write_dicom() is deliberately not built on the product's DICOM code nor on a toolkit: a
  * generator that shared them would agree with their mistakes.
  */
@@ -22,6 +26,7 @@ enum {
 	PHANTOM_MIN_SIDE = 32,      /* below this no shape is left */
 	PHANTOM_MAX_SIDE = 4096,    /* the largest detectors have 3520; memory is about 28 bytes a pixel */
 	PHANTOM_MAX_FINDINGS = 24,
+	PHANTOM_CELLS = 16,         /* a cover divides each side of the film into so many */
 };
 
 enum phantom_view { PHANTOM_PA, PHANTOM_AP, PHANTOM_LL, PHANTOM_HAND, PHANTOM_BLANK };
@@ -58,7 +63,9 @@ struct phantom_finding {
 	enum phantom_side side;
 	enum phantom_size size;
 	enum phantom_lobe lobe;         /* only opacity, nodule and mass have one */
-	struct phantom_box box;         /* filled in by phantom_render() */
+	/* filled in by phantom_render(): */
+	struct phantom_box box;
+	float contrast;                 /* opacity, nodule, mass: see below; 0 for the others */
 };
 
 struct phantom_spec {
@@ -81,6 +88,8 @@ struct phantom_film {
 	float *px;                      /* [height, width], owned by the film */
 	struct phantom_finding finding[PHANTOM_MAX_FINDINGS];
 	size_t findings;
+	/* Share of each cell of the film that shows the finding, row by row; what a box says, finer. */
+	float cover[PHANTOM_MAX_FINDINGS][PHANTOM_CELLS * PHANTOM_CELLS];
 };
 
 /* What a DICOM file says besides the pixels.  Strings are borrowed and written as they are. */

@@ -59,12 +59,17 @@ struct phantom_person phantom_person_of(uint64_t seed)
 	return p;
 }
 
+static bool has_lobe(enum phantom_kind k)
+{
+	return k == PHANTOM_OPACITY || k == PHANTOM_NODULE || k == PHANTOM_MASS;
+}
+
 static void settle(struct phantom_finding *f, struct rng *r)
 {
 	enum phantom_side side = rng_below(r, 2) ? PHANTOM_LEFT : PHANTOM_RIGHT;
 	enum phantom_size size = PHANTOM_SMALL + rng_below(r, 3);
 	unsigned lobe = rng_below(r, 60);       /* divisible by 5, 3 and 2: one draw whatever is open */
-	bool lobed = f->kind == PHANTOM_OPACITY || f->kind == PHANTOM_NODULE || f->kind == PHANTOM_MASS;
+	bool lobed = has_lobe(f->kind);
 	bool central = f->kind == PHANTOM_CARDIOMEGALY || f->kind == PHANTOM_EDEMA ||
 		       f->kind == PHANTOM_EMPHYSEMA || f->kind == PHANTOM_TUBE;
 
@@ -85,6 +90,7 @@ static void settle(struct phantom_finding *f, struct rng *r)
 	else if (f->side == PHANTOM_SIDE_ANY)
 		f->side = side;
 	f->box = (struct phantom_box){ 0, 0, 0, 0 };
+	f->contrast = 0;
 }
 
 /* ---- exposure and development */
@@ -137,9 +143,10 @@ static int develop(struct canvas *c, const struct phantom_spec *spec, float *px)
 {
 	struct rng r = rng_open(spec->seed, CHANCE_FILM), grain = rng_open(spec->seed, CHANCE_GRAIN);
 	float shorter = (float)(c->w < c->h ? c->w : c->h);
-	float local = rng_range(&r, .25f, .45f), gamma_shift = rng_range(&r, -.03f, .03f);
+	float local = rng_range(&r, .15f, .50f), gamma_shift = rng_range(&r, -.10f, .12f);
+	float latitude = rng_range(&r, .62f, .76f);
 	/* Grain is per area: a film of fewer, larger pixels averages it away. */
-	float noise = rng_range(&r, .008f, .016f) * sqrtf(shorter / 2048);
+	float noise = rng_range(&r, .008f, .028f) * sqrtf(shorter / 2048);
 	size_t n = (size_t)c->w * c->h;
 	float lo, hi, scale;
 	int rc;
@@ -151,7 +158,7 @@ static int develop(struct canvas *c, const struct phantom_spec *spec, float *px)
 		return rc;
 	if (hi < lo + .2f)
 		hi = lo + .2f;          /* nothing but air or one plate: do not stretch grain to a picture */
-	scale = .70f / (hi - lo);
+	scale = latitude / (hi - lo);
 	for (size_t i = 0; i < n; i++) {
 		float t = c->tissue[i], g;
 
@@ -227,6 +234,43 @@ static void cassette(struct canvas *c, const struct phantom_spec *spec, float *p
 	}
 }
 
+/* Contrast as phantom.h defines it. */
+static void measure(const struct phantom_film *film, struct phantom_finding *f)
+{
+	float cx = .5f * (float)(f->box.x0 + f->box.x1), cy = .5f * (float)(f->box.y0 + f->box.y1);
+	float rx = .5f * (float)(f->box.x1 - f->box.x0), ry = .5f * (float)(f->box.y1 - f->box.y0);
+	float margin = .012f * (float)(film->width < film->height ? film->width : film->height);
+	double in = 0, ring = 0, square = 0, n_in = 0, n_ring = 0;
+
+	if (f->box.x1 == 0)
+		return;
+	for (unsigned y = 0; y < film->height; y++) {
+		for (unsigned x = 0; x < film->width; x++) {
+			float v = film->px[(size_t)y * film->width + x];
+			float dx = fabsf((float)x + .5f - cx), dy = fabsf((float)y + .5f - cy), q;
+
+			if (dx > 2 * rx + 2 * margin || dy > 2 * ry + 2 * margin)
+				continue;
+			if (dx * dx / (rx * rx) + dy * dy / (ry * ry) < .8f) {
+				in += v;
+				n_in++;
+			}
+			dx = fmaxf(dx - margin, 0) / rx;
+			dy = fmaxf(dy - margin, 0) / ry;
+			q = dx * dx + dy * dy;
+			if (q > 1.1f && q < 3) {
+				ring += v;
+				square += v * v;
+				n_ring++;
+			}
+		}
+	}
+	if (n_in > 0 && n_ring > 0) {
+		ring /= n_ring;
+		f->contrast = (float)((in / n_in - ring) / sqrt(fmax(square / n_ring - ring * ring, 1e-6)));
+	}
+}
+
 int phantom_render(const struct phantom_spec *spec, struct phantom_film *ret)
 {
 	bool chest = spec->view == PHANTOM_PA || spec->view == PHANTOM_AP;
@@ -266,6 +310,9 @@ int phantom_render(const struct phantom_spec *spec, struct phantom_film *ret)
 	rc = develop(&c, spec, film.px);
 	if (rc == 0)
 		cassette(&c, spec, film.px);
+	for (size_t i = 0; rc == 0 && i < film.findings; i++)
+		if (has_lobe(film.finding[i].kind))
+			measure(&film, &film.finding[i]);
 	canvas_close(&c);
 	if (rc < 0) {
 		free(film.px);
