@@ -15,8 +15,8 @@ import torch.nn.functional as F
 import data, net, words
 
 SEED, SET, BATCH = 1, 1, 16
-STEPS = 2800
-LOOK = .40              # of the steps only pictures are learned, by half of their patches
+STEPS = 3400
+LOOK = .33              # of the steps only pictures are learned, by half of their patches
 COOL = .30              # of the steps the rate falls, to nothing at the end
 RATE, MUON = 2e-3, 1e-2
 WARM = 100
@@ -167,7 +167,10 @@ def main():
     else:
         squares, e = films.part(0)[0][:512, 16:240, 16:240], 16
         trainer.net.whiten(trainer.net.prepare(np.pad(np.array(squares), ((0, 0), (e, e), (e, e)))).view(-1, 14, 16, 14, 16).transpose(2, 3).reshape(-1, 256)[::3])
-    log = open(os.path.join(a.out, "loss.tsv"), "a", buffering=1)
+    path_log = os.path.join(a.out, "loss.tsv")
+    lines = open(path_log).readlines()[:step] if step else []
+    log = open(path_log, "w", buffering=1)
+    log.writelines(lines)           # what was learned after the checkpoint is learned again
     began, cpu = time.time(), time.process_time()
     stop = min(a.stop or a.steps, a.steps)
     first = step
