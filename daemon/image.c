@@ -534,6 +534,7 @@ static void run(const struct config *config)
 {
 	struct signalfd_siginfo info;
 	union ipc_message m;
+	struct err e;
 	struct pollfd p[2];
 	int fds[IPC_FDS_MAX], signals;
 	size_t n_fds;
@@ -546,6 +547,8 @@ static void run(const struct config *config)
 	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
+	if (sandbox_enter(SANDBOX_DISPATCHER, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
 	ipc_begin(&m, IPC_READY, 0);
 	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
 		_exit(0);

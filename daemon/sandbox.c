@@ -7,12 +7,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #ifndef WITHOUT_SANDBOX
@@ -37,6 +39,19 @@ const char *sandbox_code_text(int exit_code)
 	return exit_code == SANDBOX_EXIT ? " (its sandbox refused a system call: its line above says which)" : "";
 }
 
+static int limit(int resource, uint64_t value, const char *name, struct err *e)
+{
+	struct rlimit was, now = { .rlim_cur = value, .rlim_max = value };
+
+	if (getrlimit(resource, &was) < 0)
+		return err_set(e, -errno, "getrlimit %s: %s", name, strerror(errno));
+	if (was.rlim_max < now.rlim_max)
+		now.rlim_cur = now.rlim_max = was.rlim_max; /* stricter already */
+	if (setrlimit(resource, &now) < 0)
+		return err_set(e, -errno, "setrlimit %s: %s", name, strerror(errno));
+	return 0;
+}
+
 #ifndef WITHOUT_SANDBOX
 
 static const int calls_common[] = {
@@ -58,16 +73,22 @@ static const int calls_network[] = {
 	SCMP_SYS(timer_create), SCMP_SYS(timer_delete), SCMP_SYS(uname),
 };
 
+/* What forks: its children set limits and enter a filter of their own.  waitid() is not among them. */
+static const int calls_parent[] = {
+	SCMP_SYS(wait4), SCMP_SYS(kill), SCMP_SYS(dup3), SCMP_SYS(socketpair), SCMP_SYS(set_robust_list),
+	SCMP_SYS(prlimit64), SCMP_SYS(seccomp),
+};
+
 /* Runs inside the process that was caught: async-signal-safe only. */
 static void on_refused(int signal_number, siginfo_t *info, void *context)
 {
-	char line[96];
+	char line[128];
 	int n;
 
 	(void)signal_number;
 	(void)context;
-	n = snprintf(line, sizeof(line), "%s: sandbox: system call %d refused, process ends\n",
-		     program_invocation_short_name, info->si_syscall);
+	n = snprintf(line, sizeof(line), "%s[%d]: sandbox: system call %d refused, process ends\n",
+		     program_invocation_short_name, (int)getpid(), info->si_syscall);
 	if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(SANDBOX_EXIT);
 	_exit(SANDBOX_EXIT);
@@ -101,16 +122,78 @@ static int allow_memory(scmp_filter_ctx filter)
 /* All processes of the node have one uid, so the kernel would let a worker signal the keeper: by
  * tgkill, or by fcntl(F_SETOWN) and a descriptor that becomes readable.  abort() and our own signals
  * stay at home; of fcntl what is asked of flags. */
-static int allow_at_home(scmp_filter_ctx filter)
+static int allow_at_home(scmp_filter_ctx filter, enum sandbox_role role)
 {
 	static const int commands[] = { F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC };
 	size_t i;
-	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				 SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	/* a child has another pid than the parent whose filter it inherits, and narrows the call itself */
+	bool parent = role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER;
+	int r = parent ? seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 0)
+		       : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+					  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 
 	for (i = 0; r == 0 && i < ARRAY_SIZE(commands); i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
 				     SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]));
+	return r;
+}
+
+/* fork() as glibc does it, nothing else that clone() can: no threads, no namespaces.  prctl() as far as the
+ * children want it.  clone3() hides its flags from a filter, and nobody needs it. */
+static int allow_children(scmp_filter_ctx filter)
+{
+	static const int prctls[] = { PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS };
+	size_t i;
+	int r = allow(filter, calls_parent, ARRAY_SIZE(calls_parent));
+
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+				     SCMP_A0(SCMP_CMP_EQ, CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD));
+	for (i = 0; r == 0 && i < ARRAY_SIZE(prctls); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)prctls[i]));
+	return r;
+}
+
+/* To read, where Landlock lets it: no flag that creates, truncates or writes. */
+static int allow_reading(scmp_filter_ctx filter)
+{
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+				SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+}
+
+/* TCP, outwards: no raw socket, no netlink, no UNIX socket of somebody else's. */
+static int allow_connecting(scmp_filter_ctx filter)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	size_t i;
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+
+	for (i = 0; r == 0 && i < ARRAY_SIZE(families); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]),
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, (scmp_datum_t)~(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM));
+	return r;
+}
+
+static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
+{
+	int r = allow(filter, calls_common, ARRAY_SIZE(calls_common));
+
+	if (r == 0)
+		r = allow_memory(filter);
+	if (r == 0)
+		r = allow_at_home(filter, role);
+	if (r == 0 && (role == SANDBOX_LISTENER || role == SANDBOX_ASSOCIATION || role == SANDBOX_SEND))
+		r = allow(filter, calls_network, ARRAY_SIZE(calls_network));
+	if (r == 0 && (role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER))
+		r = allow_children(filter);
+	if (r == 0 && role == SANDBOX_LISTENER)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(accept4), 0);
+	if (r == 0 && role == SANDBOX_LISTENER)
+		r = allow_reading(filter);
+	if (r == 0 && role == SANDBOX_SEND)
+		r = allow_connecting(filter);
 	return r;
 }
 
@@ -120,6 +203,9 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 	scmp_filter_ctx filter;
 	int r;
 
+	r = role != SANDBOX_LISTENER && role != SANDBOX_DISPATCHER ? limit(RLIMIT_NPROC, 0, "processes", e) : 0;
+	if (r < 0)
+		return r;
 	if (sigaction(SIGSYS, &action, NULL) < 0)
 		return err_set(e, -errno, "sandbox: sigaction: %s", strerror(errno));
 	filter = seccomp_init(SCMP_ACT_TRAP);
@@ -128,13 +214,7 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 	/* TSYNC: BLAS threads were made when the library was loaded, before this filter */
 	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (r == 0)
-		r = allow(filter, calls_common, ARRAY_SIZE(calls_common));
-	if (r == 0)
-		r = allow_memory(filter);
-	if (r == 0)
-		r = allow_at_home(filter);
-	if (r == 0 && role == SANDBOX_ASSOCIATION)
-		r = allow(filter, calls_network, ARRAY_SIZE(calls_network));
+		r = allow_role(filter, role);
 	if (r == 0)
 		r = seccomp_load(filter); /* sets no_new_privs too */
 	seccomp_release(filter);
@@ -154,19 +234,6 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 }
 
 #endif
-
-static int limit(int resource, uint64_t value, const char *name, struct err *e)
-{
-	struct rlimit was, now = { .rlim_cur = value, .rlim_max = value };
-
-	if (getrlimit(resource, &was) < 0)
-		return err_set(e, -errno, "getrlimit %s: %s", name, strerror(errno));
-	if (was.rlim_max < now.rlim_max)
-		now.rlim_cur = now.rlim_max = was.rlim_max; /* stricter already */
-	if (setrlimit(resource, &now) < 0)
-		return err_set(e, -errno, "setrlimit %s: %s", name, strerror(errno));
-	return 0;
-}
 
 int sandbox_limit(uint64_t address_space, unsigned cpu_seconds, unsigned files, uint64_t file_size, struct err *e)
 {

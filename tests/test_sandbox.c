@@ -13,7 +13,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -42,15 +44,29 @@
 #define NO_SANDBOX 2 /* sandbox_enter() failed */
 #define SYSCALLS 512 /* beyond the newest number */
 #define CHILD_SECONDS 20
+#define AS_BYTES ((uint64_t)512 << 20)
 
 static const struct {
 	enum sandbox_role role;
 	const char *name;
 } roles[] = {
+	{ SANDBOX_LISTENER, "listener" },
+	{ SANDBOX_DISPATCHER, "dispatcher" },
 	{ SANDBOX_ASSOCIATION, "association" },
 	{ SANDBOX_IMAGE, "image" },
 	{ SANDBOX_INFER, "infer" },
+	{ SANDBOX_SEND, "send" },
 };
+
+static bool starts_processes(enum sandbox_role role)
+{
+	return role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER;
+}
+
+static bool on_network(enum sandbox_role role)
+{
+	return role == SANDBOX_LISTENER || role == SANDBOX_ASSOCIATION || role == SANDBOX_SEND;
+}
 
 /* ---- children ---------------------------------------------------------------------------------- */
 
@@ -133,6 +149,24 @@ static void make_a_socket(const void *arg)
 	(void)!socket(AF_INET, SOCK_STREAM, 0);
 }
 
+static void make_a_datagram_socket(const void *arg)
+{
+	(void)arg;
+	(void)!socket(AF_INET, SOCK_DGRAM, 0);
+}
+
+static void make_a_raw_socket(const void *arg)
+{
+	(void)arg;
+	(void)!socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+}
+
+static void make_a_unix_socket(const void *arg)
+{
+	(void)arg;
+	(void)!socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
 static void make_a_pair(const void *arg)
 {
 	int pair[2];
@@ -154,6 +188,12 @@ static void fork_a_process(const void *arg)
 {
 	(void)arg;
 	(void)!fork();
+}
+
+static void make_a_namespace(const void *arg)
+{
+	(void)arg;
+	(void)!syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
 }
 
 static void *nothing(void *arg)
@@ -179,6 +219,12 @@ static void trace_the_parent(const void *arg)
 {
 	(void)arg;
 	(void)!ptrace(PTRACE_ATTACH, getpid(), NULL, NULL);
+}
+
+static void become_dumpable(const void *arg)
+{
+	(void)arg;
+	(void)!prctl(PR_SET_DUMPABLE, 1);
 }
 
 static void signal_the_parent(const void *arg)
@@ -217,20 +263,26 @@ static const struct {
 	const char *what;
 	void (*work)(const void *arg);
 	long number; /* SILENT: the kernel ends the process itself, without a word */
+	unsigned may; /* roles that can: a bit each */
 } attempts[] = {
-	{ "open a file", open_a_file, SYS_openat },
-	{ "create a file", create_a_file, SYS_openat },
-	{ "make a socket", make_a_socket, SYS_socket },
-	{ "make a socket pair", make_a_pair, SYS_socketpair },
-	{ "connect", connect_somewhere, SYS_connect },
-	{ "fork", fork_a_process, SYS_clone },
-	{ "make a thread", make_a_thread, SILENT }, /* glibc blocks all signals around it, ours for SIGSYS too */
-	{ "run a program", run_a_program, SYS_execve },
-	{ "trace a process", trace_the_parent, SYS_ptrace },
-	{ "signal the parent", signal_the_parent, SYS_kill },
-	{ "map executable memory", map_code, SYS_mmap },
-	{ "map writable and executable memory", map_writable_code, SYS_mmap },
-	{ "make data executable", make_data_code, SYS_mprotect },
+	{ "open a file", open_a_file, SYS_openat, 1 << SANDBOX_LISTENER },
+	{ "create a file", create_a_file, SYS_openat, 0 },
+	{ "make a socket", make_a_socket, SYS_socket, 1 << SANDBOX_SEND },
+	{ "make a datagram socket", make_a_datagram_socket, SYS_socket, 0 },
+	{ "make a raw socket", make_a_raw_socket, SYS_socket, 0 },
+	{ "make a UNIX socket", make_a_unix_socket, SYS_socket, 0 },
+	{ "make a socket pair", make_a_pair, SYS_socketpair, 1 << SANDBOX_LISTENER | 1 << SANDBOX_DISPATCHER },
+	{ "connect", connect_somewhere, SYS_connect, 1 << SANDBOX_SEND },
+	{ "fork", fork_a_process, SYS_clone, 1 << SANDBOX_LISTENER | 1 << SANDBOX_DISPATCHER },
+	{ "make a namespace", make_a_namespace, SYS_clone, 0 },
+	{ "make a thread", make_a_thread, SILENT, 0 }, /* glibc blocks all signals around it, ours for SIGSYS too */
+	{ "run a program", run_a_program, SYS_execve, 0 },
+	{ "trace a process", trace_the_parent, SYS_ptrace, 0 },
+	{ "make itself dumpable", become_dumpable, SYS_prctl, 0 },
+	{ "signal the parent", signal_the_parent, SYS_kill, 1 << SANDBOX_LISTENER | 1 << SANDBOX_DISPATCHER },
+	{ "map executable memory", map_code, SYS_mmap, 0 },
+	{ "map writable and executable memory", map_writable_code, SYS_mmap, 0 },
+	{ "make data executable", make_data_code, SYS_mprotect, 0 },
 };
 
 static void test_refused(enum sandbox_role role, const char *name)
@@ -242,8 +294,9 @@ static void test_refused(enum sandbox_role role, const char *name)
 		int status = in_child(role, attempts[i].work, &parent);
 
 		bool ended = attempts[i].number == SILENT ? killed_silently(status) : refused(status, attempts[i].number);
+		bool may = (attempts[i].may >> role & 1) != 0;
 
-		if (!ok(ended, "%s: cannot %s", name, attempts[i].what))
+		if (!ok(may ? exited(status, PASSED) : ended, "%s: can%s %s", name, may ? "" : "not", attempts[i].what))
 			explain(status);
 	}
 }
@@ -263,6 +316,9 @@ static const short for_network[] = {
 	SYS_setsockopt, SYS_getsockopt, SYS_setitimer, SYS_alarm, SYS_timer_settime, SYS_timer_create,
 	SYS_timer_delete, SYS_uname,
 };
+static const short for_parents[] = {
+	SYS_wait4, SYS_kill, SYS_dup3, SYS_socketpair, SYS_set_robust_list, SYS_prlimit64, SYS_seccomp,
+};
 
 #ifdef __x86_64__
 /* Recent kernels (6.18 does) let uretprobe and uprobe past every filter; outside of a probe they do nothing. */
@@ -280,7 +336,8 @@ static bool listed(long number, const short *list, size_t n)
 	return false;
 }
 
-/* mmap and mprotect are refused here too: with every bit set they ask for executable memory. */
+/* mmap, mprotect, socket, clone, openat and prctl are refused here too: with every bit set they ask for more
+ * than any role may. */
 static void test_every_call(enum sandbox_role role, const char *name)
 {
 	unsigned holes = 0, tried = 0;
@@ -290,7 +347,9 @@ static void test_every_call(enum sandbox_role role, const char *name)
 		int status;
 
 		if (listed(i, for_all, ARRAY_SIZE(for_all)) || listed(i, past_filters, ARRAY_SIZE(past_filters)) ||
-		    (role == SANDBOX_ASSOCIATION && listed(i, for_network, ARRAY_SIZE(for_network))))
+		    (on_network(role) && listed(i, for_network, ARRAY_SIZE(for_network))) ||
+		    (starts_processes(role) && listed(i, for_parents, ARRAY_SIZE(for_parents))) ||
+		    (role == SANDBOX_LISTENER && i == SYS_accept4) || (role == SANDBOX_SEND && i == SYS_connect))
 			continue;
 		tried++;
 		status = in_child(role, call, &i);
@@ -354,6 +413,8 @@ static void test_others(enum sandbox_role role, const char *name)
 {
 	pid_t parent = getpid();
 
+	if (starts_processes(role))
+		return; /* they end their children; Landlock keeps their signals at home (test_landlock.c) */
 	ok(refused(in_child(role, signal_a_thread_of_the_parent, &parent), SYS_tgkill), "%s: cannot tgkill the parent", name);
 	ok(refused(in_child(role, let_a_descriptor_signal_the_parent, &parent), SYS_fcntl),
 	   "%s: cannot have SIGIO sent to the parent", name);
@@ -550,16 +611,51 @@ static int tcp_pair(int pair[2])
 	return pair[1] < 0 ? -errno : 0;
 }
 
-static void test_socket(void)
+static void test_socket(enum sandbox_role role, const char *name)
 {
 	struct files f;
 
-	if (!ok(tcp_pair(f.pair) == 0, "association: a connection"))
+	if (!ok(tcp_pair(f.pair) == 0, "%s: a connection", name))
 		return;
-	check_works(SANDBOX_ASSOCIATION, "association", "the socket that it has: options, send, receive, select, timer, shutdown",
+	check_works(role, name, "the socket that it has: options, send, receive, select, timer, shutdown",
 		    use_socket, &f);
 	(void)close(f.pair[0]);
 	(void)close(f.pair[1]);
+}
+
+/* ---- parents: a child of theirs enters its own, narrower role -------------------------------------------------- */
+
+struct nest {
+	enum sandbox_role role;
+	void (*work)(const void *arg);
+};
+
+static void fork_and_narrow(const void *arg)
+{
+	const struct nest *n = arg;
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct err e = { "" };
+
+		need(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "death signal");
+		need(sandbox_limit(AS_BYTES, 10, 0, 0, &e) == 0 && sandbox_enter(n->role, &e) == 0, e.text);
+		n->work(NULL);
+		_exit(PASSED);
+	}
+	need(pid > 0 && waitpid(pid, &status, 0) == pid, "a child");
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : NO_SANDBOX);
+}
+
+static void test_nested(enum sandbox_role outer, enum sandbox_role inner, const char *name)
+{
+	const struct nest bad = { inner, fork_a_process }, good = { inner, use_memory };
+	int status = in_child(outer, fork_and_narrow, &good);
+
+	if (!ok(exited(status, PASSED), "%s: a child enters its own role and works there", name))
+		explain(status);
+	ok(exited(in_child(outer, fork_and_narrow, &bad), SANDBOX_EXIT), "%s: and cannot do there what its parent may", name);
 }
 
 /* ---- infer: threads ------------------------------------------------------------------------------------------ */
@@ -612,6 +708,7 @@ static void test_blas(void)
 struct sleeper {
 	int up[2], go[2]; /* pipes */
 	void (*work)(const void *arg);
+	const void *arg;
 };
 
 static void *wake_and_work(void *arg)
@@ -620,23 +717,25 @@ static void *wake_and_work(void *arg)
 	char byte;
 
 	need(write(s->up[1], "x", 1) == 1 && read(s->go[0], &byte, 1) == 1, "pipes");
-	s->work(NULL);
+	s->work(s->arg);
 	_exit(PASSED);
 }
 
 /* A thread that was there before, as BLAS's are, wakes behind the walls.  TSYNC is what is tried here. */
-static int in_older_thread(enum sandbox_role role, void (*work)(const void *arg))
+static int in_older_thread(enum sandbox_role role, void (*work)(const void *arg), const void *arg)
 {
 	int status = -1;
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		struct sleeper s = { .work = work };
+		struct sleeper s = { .work = work, .arg = arg };
+		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 		pthread_t t;
 		struct err e;
 		char byte;
 
 		(void)alarm(CHILD_SECONDS);
+		need(dup2(null, STDERR_FILENO) >= 0, "stderr"); /* that a refusal names the call was tried above */
 		need(pipe2(s.up, O_CLOEXEC) == 0 && pipe2(s.go, O_CLOEXEC) == 0, "pipes");
 		need(pthread_create(&t, NULL, wake_and_work, &s) == 0, "thread");
 		/* a thread's first steps are calls that no list has: it must be past them */
@@ -652,14 +751,28 @@ static int in_older_thread(enum sandbox_role role, void (*work)(const void *arg)
 
 static void test_threads(enum sandbox_role role, const char *name)
 {
-	ok(exited(in_older_thread(role, open_a_file), SANDBOX_EXIT), "%s: a thread from before cannot open a file either", name);
-	ok(exited(in_older_thread(role, map_code), SANDBOX_EXIT), "%s: nor map code", name);
-	ok(exited(in_older_thread(role, use_memory), PASSED), "%s: it can use memory", name);
+	pid_t parent = getpid();
+	unsigned held = 0, tried = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(attempts); i++) {
+		int status;
+
+		if ((attempts[i].may >> role & 1) != 0)
+			continue;
+		tried++;
+		status = in_older_thread(role, attempts[i].work, &parent);
+		if (attempts[i].number == SILENT ? killed_silently(status) : exited(status, SANDBOX_EXIT))
+			held++;
+		else
+			printf("# a thread from before can %s: wait status %#x\n", attempts[i].what, (unsigned)status);
+	}
+	is_int(held, tried, "%s: a thread from before cannot do any of that either", name);
+	ok(exited(in_older_thread(role, use_memory, NULL), PASSED), "%s: it can use memory", name);
 }
 
 /* ---- limits ---------------------------------------------------------------------------------------------------- */
 
-#define AS_BYTES ((uint64_t)512 << 20)
 
 static void need_limit(int resource, rlim_t want, const char *what)
 {
@@ -754,8 +867,11 @@ int main(void)
 		test_others(roles[i].role, roles[i].name);
 		test_works(roles[i].role, roles[i].name);
 		test_threads(roles[i].role, roles[i].name);
+		if (on_network(roles[i].role))
+			test_socket(roles[i].role, roles[i].name);
 	}
-	test_socket();
+	test_nested(SANDBOX_LISTENER, SANDBOX_ASSOCIATION, "listener");
+	test_nested(SANDBOX_DISPATCHER, SANDBOX_IMAGE, "dispatcher");
 	test_blas();
 	return done();
 }
