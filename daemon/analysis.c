@@ -87,6 +87,7 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 			  j->in.attempt, why);
 		keeper_must(k, store_quarantine_instance(k->store, &j->in, k->now, why), "quarantine an object");
 		k->quarantined++;
+		figures_failed(k, &j->in);
 	} else {
 		log_warning("object=%lld attempt %u failed: %s; tried again", (long long)j->in.id, j->in.attempt, why);
 		keeper_must(k, store_retry_instance(k->store, &j->in, due, why, false), "retry an object");
@@ -149,6 +150,7 @@ static void start_decode(struct keeper *k, struct job *j)
 	ipc_begin(&m, IPC_DECODE, j->ticket);
 	memcpy(m.decode.digest, j->in.digest, DIGEST_SIZE);
 	m.decode.side = k->model.side;
+	j->since = figures_now();
 	j->deadline = k->boot + image_time_ms(k);
 	keeper_post(k, &k->image, k->image.sock, &m, fds, 2);
 }
@@ -240,6 +242,7 @@ void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
 
 	if (j == NULL)
 		return; /* it came after its deadline: the claim is gone */
+	figures_took(k, TELEMETRY_DECODE, j->since);
 	if (!take_facts(j, d)) {
 		failed(k, j, "parsing finds other UIDs than the receiver did");
 		return;
@@ -248,6 +251,7 @@ void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
 		(void)snprintf(why, sizeof(why), "%s: %.150s", image_reason_name(d->reason), d->why);
 		log_info("object=%lld not analysed: %s", (long long)j->in.id, image_reason_name(d->reason));
 		k->not_analysed++;
+		figures_not_analysed(k, &j->in, d->reason);
 		settle(k, j, OUTCOME_NOT_ANALYSED, why, NULL, 0);
 		return;
 	}
@@ -256,6 +260,7 @@ void analysis_decoded(struct keeper *k, const struct ipc_decoded *d)
 		log_info("object=%lld not analysed, not reported: the bundle is not a clinical one and the image is not tagged Quality Control",
 			 (long long)j->in.id);
 		k->not_analysed++;
+		figures_not_analysed(k, &j->in, IMAGE_OUT_OF_DOMAIN);
 		settle(k, j, OUTCOME_SILENT,
 		       "out of domain: the model bundle is not clinical and (0028,0300) Quality Control Image is not YES (allow_out_of_domain would score it)",
 		       NULL, 0);
@@ -367,6 +372,7 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 	log_info("object=%lld study=%lld scored findings=%zu infer_ms=%u", (long long)j->in.id,
 		 (long long)j->in.study, n, d->microseconds / 1000);
 	k->scored++;
+	figures_scored(k, &j->in, d->logit, d->microseconds);
 	n_maps = read_maps(k, j, scores, n, maps);
 	id = j->in.id;
 	settle(k, j, OUTCOME_SCORED, "", scores, n);

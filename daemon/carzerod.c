@@ -188,6 +188,7 @@ static int serve(const char *path)
 	log_set_level(k->config->log_level);
 	(void)umask(0077);
 	warn_about(k->config);
+	k->metrics_fd = figures_listen(k->config);
 	open_state(k, text, n_text);
 	free(text);
 	(void)keeper_run(k);

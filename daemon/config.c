@@ -296,6 +296,44 @@ static int read_certificate_name(struct yaml_node *n, const struct yaml_key *k, 
 	return 0;
 }
 
+/* ---- metrics ---- */
+
+/* Its reader is a scraper on this machine; a network that may see it goes through a proxy that asks who it is. */
+static bool is_loopback(const char *host)
+{
+	struct in6_addr v6;
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, host, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	return inet_pton(AF_INET6, host, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+static int read_metrics(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+	char shown[SHOWN_MAX];
+	const char *text;
+	int r;
+
+	(void)k;
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	str_quote(shown, sizeof(shown), text);
+	c->metrics.wanted = true;
+	if (text[0] == '/') {
+		c->metrics.path = xstrdup(text);
+		return 0;
+	}
+	if (!parse_listen(text, &c->metrics.at) || !is_loopback(c->metrics.at.host))
+		return yaml_error(n, -EBADMSG,
+				  "'%s' is not a loopback address with a port, nor the path of a socket: write "
+				  "127.0.0.1:9464, [::1]:9464 or /run/carzerod/metrics",
+				  shown);
+	return 0;
+}
+
 /* ---- access ---- */
 
 /* ret_outside: the address had bits outside its mask, a slip that would allow another network. */
@@ -623,6 +661,7 @@ static const struct yaml_key config_keys[] = {
 	{ .name = "access", .read = read_access, .min = 1, .max = CONFIG_ACCESS_MAX },
 	{ .name = "limits", .read = read_limits },
 	{ .name = "report", .read = read_report },
+	{ .name = "metrics", .read = read_metrics },
 	TOP(log_level, read_log_level),
 };
 
@@ -656,6 +695,7 @@ void config_free(struct config *c)
 	free(c->tls.key);
 	free(c->tls.ca);
 	free(c->tls.crl);
+	free(c->metrics.path);
 	free(c);
 }
 

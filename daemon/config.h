@@ -115,6 +115,11 @@ struct config {
 	struct route routes[CONFIG_ROUTES_MAX];
 	size_t n_routes;
 	struct limits limits;
+	struct {
+		bool wanted;
+		char *path;                 /* of a UNIX socket, or NULL: */
+		struct listen_address at;   /* a loopback address */
+	} metrics;
 	char manufacturer[65], institution[65], station[17]; /* in reports; defaults "carzerod", "", ae_title */
 	char series_description[65];    /* default "AI CXR results (unverified)" */
 	unsigned series_number;         /* 9001 */

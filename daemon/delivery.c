@@ -129,6 +129,7 @@ static void offer(struct keeper *k, struct courier *c)
 		return;
 	}
 	c->ticket = ++k->ticket;
+	c->since = figures_now();
 	ipc_begin(&m, IPC_DELIVER, c->ticket);
 	m.deliver.n = (uint32_t)c->n_reports;
 	for (i = 0; i < c->n_reports; i++) {
@@ -284,6 +285,7 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
 	record(k, c, status, "accepted", why);
 	k->delivered++;
+	figures_delivered(k, c->delivery.study);
 	if (c->failures > 0) { /* it is back: what waited for it need not wait longer */
 		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
 		log_info("destination=\"%s\" available again: %u deliveries due", c->peer->ae_title, woken);
@@ -341,6 +343,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 
 	if (!c->busy || d->h.token != c->ticket)
 		return;
+	figures_sent(k, c, d->failure == SCU_OK || d->failure == SCU_STATUS ? d->status : -1);
 	switch ((enum scu_failure)d->failure) {
 	case SCU_OK:
 	case SCU_STATUS:

@@ -295,6 +295,7 @@ static void create_file(struct keeper *k, struct association *a)
 		return;
 	}
 	a->file = id;
+	a->since = figures_now();
 	send_status(a, IPC_FILE, id, STATUS_SUCCESS, &fd);
 }
 
@@ -394,6 +395,7 @@ static int keep_object(struct keeper *k, struct association *a)
 	if (r < 0)
 		return r;
 	failpoint("intake.inserted");
+	a->repeat = duplicate;
 	if (duplicate) {
 		r = record_repeat(k, &in);
 		if (r < 0)
@@ -436,6 +438,7 @@ static int keep_all(struct keeper *k)
 void intake_commit(struct keeper *k)
 {
 	bool any = false;
+	int64_t since;
 	size_t i;
 	int r;
 
@@ -443,9 +446,11 @@ void intake_commit(struct keeper *k)
 		any |= k->association[i].sock >= 0 && k->association[i].answer_due;
 	if (!any)
 		return;
+	since = figures_now();
 	r = store_begin(k->store);
 	if (r == 0)
 		r = keep_all(k);
+	figures_took(k, TELEMETRY_COMMIT, since);
 	/* After a failed COMMIT the log may hold it all the same: only recovery can tell, by the rows.  The
 	 * files stay, nobody is answered, and the peers keep what they sent. */
 	if (r < 0 && r != -ENOSPC)
@@ -466,6 +471,8 @@ void intake_commit(struct keeper *k)
 			(void)spool_remove(k->spool, SPOOL_INCOMING, a->file);
 		}
 		send_status(a, IPC_ANSWER, a->file, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, NULL);
+		figures_answered(k, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, a->stored.size, r == 0 && a->repeat,
+				 a->since);
 		a->answer_due = false;
 		a->file = 0;
 	}

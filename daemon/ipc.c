@@ -140,7 +140,7 @@ static const struct {
 	[IPC_CREATE] = { "CREATE", FROM(IPC_ASSOCIATION), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_STORED] = { "STORED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_object), 0, 0, check_object },
 	[IPC_ABANDON] = { "ABANDON", FROM(IPC_ASSOCIATION), sizeof(struct ipc_status), 0, 0, NULL },
-	[IPC_READY] = { "READY", FROM(IPC_IMAGE) | FROM(IPC_SEND), sizeof(struct ipc_plain), 0, 0, NULL },
+	[IPC_READY] = { "READY", FROM(IPC_IMAGE) | FROM(IPC_SEND) | FROM(IPC_EXPORT), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_DECODED] = { "DECODED", FROM(IPC_IMAGE), sizeof(struct ipc_decoded), 0, 0, check_decoded },
 	[IPC_COMPOSED] = { "COMPOSED", FROM(IPC_IMAGE), sizeof(struct ipc_composed), 0, 0, check_composed },
 	[IPC_DIED] = { "DIED", FROM(IPC_IMAGE), sizeof(struct ipc_died), 0, 0, NULL },

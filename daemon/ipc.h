@@ -10,6 +10,7 @@
  *	association child    ->  CREATE, STORED, ABANDON, ENDED <-  FILE + fd, ANSWER
  *	image                ->  READY, DECODED, COMPOSED, DIED <-  DECODE + fds, COMPOSE + fds
  *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
+ *	export               ->  READY
  *	send                 ->  READY, CHOSE, SENT             <-  DELIVER + fds, GO
  *
  * Both ends are always of one build: there is no version, and sizes are checked.
@@ -47,7 +48,7 @@ enum ipc_type {
 	IPC_TYPE_COUNT
 };
 
-enum ipc_role { IPC_RECEIVER, IPC_ASSOCIATION, IPC_IMAGE, IPC_INFER, IPC_SEND, IPC_KEEPER };
+enum ipc_role { IPC_RECEIVER, IPC_ASSOCIATION, IPC_IMAGE, IPC_INFER, IPC_SEND, IPC_EXPORT, IPC_KEEPER };
 
 struct ipc_header {
 	uint32_t magic;

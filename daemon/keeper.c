@@ -30,7 +30,7 @@
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
-#define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + 4)
+#define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + 5)
 /* No back-off of ours is longer than these. */
 #define STUDY_WAIT_MAX_MS 600000
 #define INSTANCE_WAIT_MAX_MS 120000
@@ -190,6 +190,7 @@ static void reconcile(struct keeper *k, bool reports)
 	if (orphans > 0)
 		log_warning("recovery: %u %s without a row %s", orphans, reports ? "reports" : "objects",
 			    reports ? "removed" : "moved to quarantine/ (never acknowledged, or the database is older than the spool)");
+	k->lost_objects += rec.lost;
 	free(rec.files.id);
 	free(rec.named);
 }
@@ -288,6 +289,7 @@ static void init_helpers(struct keeper *k)
 		k->receiver.reach.binds[k->config->n_listen + i] = k->config->tls.listen[i].port;
 	keeper_reach_tls(k, &k->receiver.reach);
 	init_helper(k, &k->image, "carzerod-image");
+	init_helper(k, &k->export, "carzerod-export");
 	for (i = 0; i < k->config->workers; i++) {
 		init_helper(k, &k->infer[i], "carzerod-infer");
 		k->infer[i].reach.reads[1] = k->config->model;
@@ -310,6 +312,7 @@ static void start_helper(struct keeper *k, struct helper *h, const int *fds, siz
 
 static void start_helpers(struct keeper *k)
 {
+	int fds[2];
 	size_t i;
 
 	if (k->stopping)
@@ -318,6 +321,8 @@ static void start_helpers(struct keeper *k)
 	for (i = 0; i < k->config->workers; i++)
 		start_helper(k, &k->infer[i], NULL, 0);
 	start_helper(k, &k->receiver, k->listen_fd, k->n_listen_fds);
+	if (figures_export(k, fds) > 0)
+		start_helper(k, &k->export, fds, ARRAY_SIZE(fds));
 }
 
 /* What an ended helper was doing goes back before it is started again. */
@@ -348,6 +353,8 @@ static struct helper *helper_of(struct keeper *k, pid_t pid)
 		return &k->receiver;
 	if (k->image.pid == pid)
 		return &k->image;
+	if (k->export.pid == pid)
+		return &k->export;
 	for (i = 0; i < k->config->workers; i++) {
 		if (k->infer[i].pid == pid)
 			return &k->infer[i];
@@ -378,6 +385,8 @@ static void reap(struct keeper *k)
 		else if (WEXITSTATUS(status) != 0)
 			log_error("%s ended with code %d%s; started again", h->program, WEXITSTATUS(status),
 				  sandbox_code_text(WEXITSTATUS(status)));
+		if (WIFSIGNALED(status) || WEXITSTATUS(status) != 0)
+			figures_death(k, WIFSIGNALED(status) ? (unsigned)WTERMSIG(status) : 0);
 		h->pid = 0; /* reaped: the number may be somebody else's by now */
 		helper_lost(k, h);
 	}
@@ -424,6 +433,7 @@ static void take_model(struct keeper *k, size_t worker, const struct ipc_model *
 	log_info("model \"%s\" ready: %u findings, domain=%s", m->name, m->n_findings,
 		 m->domain == 2 ? "clinical" : m->domain == 1 ? "phantom" : "untrained");
 	warn_uncalibrated(k);
+	figures_model(k);
 }
 
 /* One message of one helper; false when its channel has ended. */
@@ -509,6 +519,7 @@ static void watch_all(struct keeper *k, struct turn *t, int signals)
 	watch(t, signals, (struct source){ .kind = FROM_SIGNAL });
 	watch(t, k->receiver.sock, (struct source){ FROM_HELPER, 0, &k->receiver, IPC_RECEIVER });
 	watch(t, k->image.sock, (struct source){ FROM_HELPER, 0, &k->image, IPC_IMAGE });
+	watch(t, k->export.sock, (struct source){ FROM_HELPER, 0, &k->export, IPC_EXPORT });
 	for (i = 0; i < k->config->workers; i++)
 		watch(t, k->infer[i].sock, (struct source){ FROM_HELPER, i, &k->infer[i], IPC_INFER });
 	for (i = 0; i < k->config->n_peers; i++)
@@ -555,8 +566,11 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 		}
 	}
 	sooner(&next, delivery_next(k));
+	sooner(&next, figures_next(k));
 	if (k->image.pid == 0)
 		sooner(&next, k->now + k->image.not_before - k->boot);
+	if (k->export.pid == 0 && k->metrics_fd >= 0)
+		sooner(&next, k->now + k->export.not_before - k->boot);
 	if (k->receiver.pid == 0)
 		sooner(&next, k->now + k->receiver.not_before - k->boot);
 	for (i = 0; i < k->config->workers; i++) {
@@ -637,6 +651,7 @@ static void notice_clock(struct keeper *k)
 		for (i = 0; i < k->config->n_peers; i++)
 			k->courier[i].not_before = 0;
 	}
+	k->clock_steps += gap < k->clock_gap - CLOCK_STEP_MS || gap > k->clock_gap + CLOCK_STEP_MS;
 	k->clock_gap = gap;
 }
 
@@ -672,6 +687,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	flush_posts(k);
 	failpoint("keeper.posted");
 	start_helpers(k);
+	figures_publish(k);
 }
 
 static void tell_manager(struct keeper *k, int64_t *last)
@@ -707,10 +723,12 @@ static void stop(struct keeper *k)
 	analysis_stop(k);
 	reporting_stop(k);
 	delivery_stop(k);
+	figures_stop(k);
 	keeper_must(k, spool_sync(k->spool), "sync the spool");
 	keeper_must(k, store_commit(k->store), "commit the last turn");
 	helper_ended(&k->receiver, k->boot);
 	helper_ended(&k->image, k->boot);
+	helper_ended(&k->export, k->boot);
 	for (i = 0; i < k->config->workers; i++)
 		helper_ended(&k->infer[i], k->boot);
 	for (i = 0; i < k->config->n_peers; i++)
@@ -749,6 +767,7 @@ int keeper_run(struct keeper *k)
 		k->job[i].square = -1;
 	k->started = clock_wall_ms();
 	recover(k);
+	figures_open(k);
 	control_open(k);
 	init_helpers(k);
 	k->boot = clock_boot_ms();

@@ -7,6 +7,7 @@
  *	reporting.c   studies: claim -> compose (image), once for each SR class -> reports, deliveries
  *	delivery.c    destinations: claim -> send -> done, later, or parked
  *	control.c     the operator's socket
+ *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	keeper.c      start-up recovery, helpers, the turn, shutdown
  *
  * A room's *_dispatch() claims work inside the turn's transaction and posts messages; posts leave
@@ -25,6 +26,7 @@
 
 #include "daemon/config.h"
 #include "daemon/credential.h"
+#include "daemon/figures.h"
 #include "daemon/findings.h"
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
@@ -50,6 +52,8 @@ struct association {
 	bool told;                 /* the child has said how it went: */
 	struct ipc_ended end;
 	bool answer_due;           /* STORED in this turn's batch */
+	bool repeat;               /* of what was here already */
+	int64_t since;             /* figures_now() when the file was handed out */
 	struct ipc_object stored;
 	uint16_t answer;
 };
@@ -64,6 +68,7 @@ struct job {
 	int maps;                  /* memory file of attention maps, when JOB_SCORE; -1 */
 	size_t worker;             /* of k->infer, when JOB_SCORE */
 	int64_t deadline;          /* boot ms */
+	int64_t since;             /* figures_now() when the decoder got it */
 };
 
 struct composition {
@@ -76,6 +81,7 @@ struct composition {
 	struct report report[STORE_CLASSES_MAX]; /* one for each class; file, size as they become ready */
 	size_t n_reports, ready;
 	uint64_t ticket;           /* of the COMPOSE under way */
+	int64_t since;             /* figures_now() then */
 	int64_t deadline;
 	char destination[CONFIG_PEERS_MAX][AE_TITLE_MAX];
 	size_t n_destinations;
@@ -92,6 +98,7 @@ struct courier { /* one for each configured peer */
 	struct report report[STORE_CLASSES_MAX]; /* offered */
 	size_t n_reports;
 	int64_t deadline;          /* boot ms, while busy */
+	int64_t since;             /* figures_now() when the sender got it */
 	unsigned failures;         /* consecutive, of the destination as a whole */
 	int64_t not_before;        /* wall ms: the circuit is open until then */
 };
@@ -122,8 +129,10 @@ struct keeper {
 	char site_text[37];
 	struct model_facts model;
 
-	struct helper receiver, image, infer[KEEPER_WORKERS_MAX];
+	struct helper receiver, image, export, infer[KEEPER_WORKERS_MAX];
+	struct figures *figures;
 	struct courier *courier;   /* [config->n_peers] */
+	int metrics_fd;            /* listens for carzerod-export; -1 */
 	int listen_fd[KEEPER_SOCKETS_MAX];
 	size_t n_listen_fds, n_tls_fds; /* the latter stand last */
 	struct {
@@ -150,6 +159,8 @@ struct keeper {
 	bool stopping;
 	int64_t refusals_since;    /* boot ms: how many came since is bounded, they are a stranger's doing */
 	unsigned refusals;
+	uint64_t lost_objects;     /* rows whose file recovery did not find */
+	uint64_t clock_steps;
 	uint64_t accepted, rejected, scored, not_analysed, quarantined, reported, delivered;
 };
 

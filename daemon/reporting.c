@@ -451,6 +451,7 @@ static void compose_next(struct keeper *k, struct composition *c)
 		return;
 	}
 	c->ticket = ++k->ticket;
+	c->since = figures_now();
 	c->deadline = k->boot + (int64_t)k->config->limits.image_seconds * 1000 + GRACE_MS;
 	ipc_begin(&m, IPC_COMPOSE, c->ticket);
 	m.compose.n_images = (uint32_t)c->n_instances;
@@ -686,6 +687,7 @@ void reporting_composed(struct keeper *k, const struct ipc_composed *d)
 		retry(k, c, d->why[0] != '\0' ? d->why : strerror(-d->result), passing(d->result));
 		return;
 	}
+	figures_took(k, TELEMETRY_COMPOSE, c->since);
 	c->report[c->ready++].size = d->size;
 	if (c->ready < c->n_reports)
 		compose_next(k, c);

@@ -79,6 +79,11 @@ static const int calls_parent[] = {
 	SCMP_SYS(prlimit64), SCMP_SYS(seccomp),
 };
 
+static const int calls_serving[] = {
+	SCMP_SYS(accept4), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
+	SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt),
+};
+
 /* Runs inside the process that was caught: async-signal-safe only. */
 static void on_refused(int signal_number, siginfo_t *info, void *context)
 {
@@ -194,6 +199,8 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 		r = allow_reading(filter);
 	if (r == 0 && role == SANDBOX_SEND)
 		r = allow_connecting(filter);
+	if (r == 0 && role == SANDBOX_EXPORT)
+		r = allow(filter, calls_serving, ARRAY_SIZE(calls_serving));
 	return r;
 }
 

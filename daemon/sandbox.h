@@ -24,6 +24,7 @@ enum sandbox_role {
 	SANDBOX_DISPATCHER,  /* fork children, each with a channel; no network, no files */
 	SANDBOX_ASSOCIATION, /* one connected socket, the channel, files that the keeper hands over */
 	SANDBOX_IMAGE,       /* the job's descriptors and the channel */
+	SANDBOX_EXPORT,      /* a listening socket and what it accepts; a page of memory, read-only */
 	SANDBOX_INFER,       /* the job's descriptors and the channel; BLAS threads exist already */
 	SANDBOX_SEND,        /* the channel, descriptors of objects to send, TCP connections of its own */
 };

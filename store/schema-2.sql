@@ -28,3 +28,14 @@ END;
 -- Where the model's attention went for this finding: side x side bytes, row by row, each a share of the
 -- largest (255).  Only of the findings whose maps are shown; NULL for the others.
 ALTER TABLE score ADD COLUMN map BLOB CHECK (length(map) BETWEEN 1 AND 1024);
+
+-- What the scores of each calling AE title looked like at first, and lately (daemon/drift.h has the bytes).
+-- `key` names the model and the findings list that gave them; a row of another key is forgotten.
+CREATE TABLE drift (
+	source TEXT NOT NULL PRIMARY KEY CHECK (length(source) BETWEEN 1 AND 16),
+	key    BLOB NOT NULL CHECK (length(key) = 32),
+	state  BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The oldest that waits for each destination.
+CREATE INDEX delivery_waiting ON delivery (destination, id) WHERE state <> 2;

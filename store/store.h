@@ -294,6 +294,23 @@ int store_add_event(struct store *s, int64_t study, int64_t now, enum event_kind
 /* The newest `max` of them, oldest first. */
 int store_list_events(struct store *s, int64_t study, struct event *ret, size_t max, size_t *ret_n);
 
+/* ---- watching ------------------------------------------------------------------------------- */
+
+struct outbox { /* deliveries to one destination */
+	uint64_t waiting, parked, done;
+	int64_t oldest; /* created of the oldest that is not done; 0: none */
+};
+int store_outbox(struct store *s, const char *destination, struct outbox *ret);
+/* When the last image of a study was received; -ENOENT. */
+int store_study_received(struct store *s, int64_t study, int64_t *ret);
+
+uint64_t store_log_bytes(struct store *s); /* of the write-ahead log; 0 when there is none */
+
+/* The drift monitor's state of a source, as bytes; `key` names what gave the scores, and another key's row goes. */
+int store_put_drift(struct store *s, const char *source, const uint8_t key[DIGEST_SIZE], const void *state, size_t n);
+int store_each_drift(struct store *s, const uint8_t key[DIGEST_SIZE],
+		     void (*each)(const char *source, const void *state, size_t n, void *arg), void *arg);
+
 /* ---- recovery and overview ------------------------------------------------------------------ */
 
 /* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */

@@ -84,6 +84,7 @@ yaml() { only 'daemon/yaml\.[ch]' 'yaml\.h'; }
 systemd() { only 'daemon/notify\.c' 'systemd/'; }
 seccomp() { only 'daemon/sandbox\.c|tests/[^:]*' 'seccomp\.h|linux/(seccomp|filter)\.h'; }
 landlock() { only 'daemon/landlock\.c' 'linux/landlock\.h'; }
+microhttpd() { only 'daemon/export\.c' 'microhttpd\.h'; }
 openjpeg() { only 'dicom/j2k\.c|tests/[^:]*' '(.*/)?openjpeg\.h'; }
 openssl() { only 'base/digest\.c|dicom/tls\.c' 'openssl/'; }
 cplusplus() {
@@ -159,6 +160,7 @@ rule yaml 'yaml.h only in daemon/yaml.c' daemon/config.c '#include <yaml.h>'
 rule systemd 'systemd/ only in daemon/notify.c' daemon/carzerod.c '#include <systemd/sd-daemon.h>'
 rule seccomp 'seccomp.h only in daemon/sandbox.c' daemon/infer.c '#include <seccomp.h>'
 rule landlock 'linux/landlock.h only in daemon/landlock.c' daemon/helper.c '#include <linux/landlock.h>'
+rule microhttpd 'microhttpd.h only in daemon/export.c' daemon/control.c '#include <microhttpd.h>'
 rule openjpeg 'openjpeg.h only in dicom/j2k.c and tests/' dicom/image.cc '#include <openjpeg.h>'
 rule openssl 'openssl/ only in base/digest.c and dicom/tls.c' daemon/keeper.c '#include <openssl/sha.h>'
 rule cplusplus 'C++ files only in dicom/ and tests/' daemon/image.cc 'int main() {}'
