@@ -1008,6 +1008,9 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 	window = turned(std::move(window), square.width, square.height, turn);
 	image->stored = stored.release();
 	image->window = window.release();
+	image->transposed = turn.transpose;
+	image->mirrored = turn.mirror;
+	image->upside_down = turn.upside_down;
 	image->width = turn.transpose ? square.height : square.width;
 	image->height = turn.transpose ? square.width : square.height;
 }
@@ -1049,6 +1052,17 @@ void dicom_image_free(struct dicom_image *image)
 	free(image->stored);
 	free(image->window);
 	free(image);
+}
+
+void dicom_image_to_source(const struct dicom_image *image, double x, double y, double *ret_column, double *ret_row)
+{
+	double width = static_cast<double>(image->transposed ? image->height : image->width); /* before it was turned */
+	double height = static_cast<double>(image->transposed ? image->width : image->height);
+	double across = image->mirrored ? static_cast<double>(image->width) - x : x;
+	double down = image->upside_down ? static_cast<double>(image->height) - y : y;
+
+	*ret_column = (image->transposed ? down : across) * image->facts.columns / width;
+	*ret_row = (image->transposed ? across : down) * image->facts.rows / height;
 }
 
 /* A header through parsing, facts and rendering, and a broken frame through each codec (its error path

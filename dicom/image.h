@@ -77,12 +77,15 @@ struct dicom_image {
 				    * NULL unless IMAGE_OK */
 	uint8_t *window;           /* [height][width] modality LUT, VOI, inversion to 0..255, rounded */
 	bool monochrome1;
+	bool transposed, mirrored, upside_down; /* how it was turned, in the order of reading */
 };
 
 /* -ENOMEM, or 0 with reason.  *ret is freed by dicom_image_free(). */
 int dicom_image_decode(const void *file, size_t n, const struct dicom_limits *limits,
 		       struct dicom_image **ret);
 void dicom_image_free(struct dicom_image *image); /* NULL allowed */
+/* From a point of the arrays above (0,0: the outer corner of the first pixel) to the matrix in the file. */
+void dicom_image_to_source(const struct dicom_image *image, double x, double y, double *ret_column, double *ret_row);
 /* Decodes one image of each codec and throws it away: after that no decoding opens a file. */
 void dicom_image_warm_up(void);
 

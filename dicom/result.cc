@@ -57,7 +57,7 @@ static int source_read(const struct sr_image *image, source &ret)
 	return 0;
 }
 
-int read_sources(work &w, struct err *e)
+static int read_sources(work &w, struct err *e)
 {
 	source *analysed = NULL, *other = NULL;
 
@@ -81,6 +81,44 @@ int read_sources(work &w, struct err *e)
 	w.first = analysed != NULL ? analysed : other;
 	if (w.first == NULL)
 		return err_set(e, -EBADMSG, "no image of the report has a header that can be read");
+	return 0;
+}
+
+static outcome count(const work &w)
+{
+	outcome o;
+
+	for (size_t i = 0; i < w.r->n_images; i++) {
+		bool complete = true;
+
+		for (size_t k = 0; w.analysed(i) && k < w.r->n_findings; k++) {
+			const struct sr_score *s = &w.r->images[i].scores[k];
+
+			if (!is_scored(s)) {
+				complete = false;
+				continue;
+			}
+			o.calibrated += is_calibrated(s);
+			o.raw += !is_calibrated(s);
+			o.present |= is_calibrated(s) && s->decision == SR_PRESENT;
+		}
+		o.complete += w.analysed(i) && complete;
+	}
+	return o;
+}
+
+int begin_result(work &w, DcmItem &to, struct err *e)
+{
+	int r = read_sources(w, e);
+	OFCondition c;
+
+	if (r < 0)
+		return r;
+	c = copy_elements(w.first->header, to);
+	if (c.bad())
+		return condition_err(e, -EBADMSG, "patient and study elements of the source", c);
+	w.own = own_text(trimmed(header_text(w.first->header, DCM_SpecificCharacterSet)));
+	w.o = count(w);
 	return 0;
 }
 
@@ -160,9 +198,9 @@ static bool may_say_timezone(const work &w)
 	return w.r->timezone[0] != '\0' && (theirs.empty() || theirs == w.r->timezone);
 }
 
-void put_common(elements &e, const work &w)
+void put_common(elements &e, const work &w, const char *sop_class)
 {
-	e.put(DCM_SOPClassUID, w.r->sop_class);
+	e.put(DCM_SOPClassUID, sop_class);
 	e.put(DCM_SOPInstanceUID, w.r->sop_uid);
 	e.put(DCM_InstanceCreationDate, w.r->date);
 	e.put(DCM_InstanceCreationTime, w.r->time);

@@ -145,8 +145,9 @@ struct work {
 	}
 };
 
-/* Every image; first is the first analysed one, else the first that can be read. */
-int read_sources(work &w, struct err *e);
+/* Reads every image and fills the rest of `w` from it, w.r being set; the patient's and the study's elements
+ * go into `to`.  They are those of the first analysed image, else of the first that can be read. */
+int begin_result(work &w, DcmItem &to, struct err *e);
 
 /* ---- modules ---- */
 
@@ -229,7 +230,7 @@ void put_equipment(elements &e, const work &w);
 /* Of General Study and Patient what copy_elements() did not find is there, empty: type 2. */
 void put_missing(elements &e);
 
-void put_common(elements &e, const work &w);
+void put_common(elements &e, const work &w, const char *sop_class);
 
 /* ---- the file ---- */
 

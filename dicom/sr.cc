@@ -243,29 +243,6 @@ std::string component(DcmItem &item, const DcmTagKey &tag, unsigned long i)
 
 /* ---- what is known before a row is written ---- */
 
-outcome count(const work &w)
-{
-	outcome o;
-
-	for (size_t i = 0; i < w.r->n_images; i++) {
-		bool complete = true;
-
-		for (size_t k = 0; w.analysed(i) && k < w.r->n_findings; k++) {
-			const struct sr_score *s = &w.r->images[i].scores[k];
-
-			if (!is_scored(s)) {
-				complete = false;
-				continue;
-			}
-			o.calibrated += is_calibrated(s);
-			o.raw += !is_calibrated(s);
-			o.present |= is_calibrated(s) && s->decision == SR_PRESENT;
-		}
-		o.complete += w.analysed(i) && complete;
-	}
-	return o;
-}
-
 /* ---- image library (TID 1600 to 1603) ---- */
 
 const concept_code pixels = { "{pixels}", "UCUM", "pixels" };
@@ -745,7 +722,7 @@ OFCondition put_modules(DcmItem &to, const work &w)
 	e.empty(DCM_ReferencedPerformedProcedureStepSequence);
 	put_equipment(e, w);
 	put_document(e, to, w);
-	put_common(e, w);
+	put_common(e, w, w.r->sop_class);
 	e.keep(put_schemes(to, w));
 	e.keep(put_algorithm(to, w));
 	return e.status;
@@ -774,14 +751,9 @@ int compose(const struct sr_report *report, memory_stream &out, struct err *e)
 
 	w.r = report;
 	if (r == 0)
-		r = read_sources(w, e);
+		r = begin_result(w, to, e);
 	if (r < 0)
 		return r;
-	c = copy_elements(w.first->header, to);
-	if (c.bad())
-		return condition_err(e, -EBADMSG, "patient and study elements of the source", c);
-	w.own = own_text(trimmed(header_text(w.first->header, DCM_SpecificCharacterSet)));
-	w.o = count(w);
 
 	content tree(type);
 	write_tree(tree, w);

@@ -14,6 +14,8 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include "dicom/image.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -29,6 +31,7 @@ struct sr_finding {           /* one line of the findings list */
 	struct sr_code code;
 	bool has_site;
 	struct sr_code site;
+	double absent_below, present_from; /* probabilities; NAN: that is never said */
 	const char *parameters;   /* further algorithm parameters, one per line, or "" (thresholds, calibration and its origin) */
 };
 
@@ -38,12 +41,28 @@ struct sr_score {
 	enum sr_decision decision;
 };
 
+struct sr_map {               /* where the model's attention went for one finding; 255: most of it */
+	size_t finding, side;
+	const uint8_t *shade; /* [side][side] */
+};
+
+#define SR_MAPS_MAX 3
+
+/* An image as people see it, for the objects in sc.h; the report itself needs none. */
+struct sr_picture {
+	const struct dicom_image *image; /* decoded */
+	double map_x, map_y, map_width, map_height; /* what the maps cover of it, in its upright pixels */
+	struct sr_map map[SR_MAPS_MAX];  /* strongest first */
+	size_t n_maps;
+};
+
 struct sr_image {
 	const void *file;         /* the stored Part 10 object */
 	size_t file_size;
 	bool analysed;
 	const char *why;          /* when not analysed: reason in plain words */
 	const struct sr_score *scores; /* [n_findings] when analysed */
+	const struct sr_picture *picture; /* or NULL */
 };
 
 struct sr_report {
@@ -59,6 +78,7 @@ struct sr_report {
 	const char *weights_sha256, *findings_sha256, *recipe, *precision; /* algorithm parameters */
 	const uint8_t *uid_namespace; /* [16]: tracking UIDs are name-based on image UID and finding id */
 	const char *disclaimer;   /* "AI result, not verified. ..." */
+	const char *stamp;        /* on pages: what nobody may miss, or "" */
 	const struct sr_finding *findings;
 	size_t n_findings;
 	const struct sr_image *images;

@@ -242,13 +242,9 @@ static void fit(struct letterbox *box, size_t width, size_t height)
 	box->scale_y = (double)box->height / (double)height;
 }
 
-int preprocess_letterbox(const uint8_t *gray, size_t width, size_t height, size_t side, uint8_t *ret,
-			 struct letterbox *ret_box)
+int preprocess_place(size_t width, size_t height, size_t side, struct letterbox *ret)
 {
 	struct letterbox box = { .side = side };
-	struct source src = { gray, width, height };
-	struct image dst;
-	int r;
 
 	assert(side > 0 && side <= PREPROCESS_SIDE_MAX);
 	if (width == 0 || height == 0)
@@ -258,6 +254,32 @@ int preprocess_letterbox(const uint8_t *gray, size_t width, size_t height, size_
 	fit(&box, width, height);
 	if (box.width == 0 || box.height == 0)
 		return -EBADMSG;
+	*ret = box;
+	return 0;
+}
+
+struct seen preprocess_seen(const struct letterbox *box, size_t crop)
+{
+	double edge = (double)(box->side - crop) / 2;
+
+	return (struct seen){
+		(edge - (double)box->left) / box->scale_x,
+		(edge - (double)box->top) / box->scale_y,
+		(double)crop / box->scale_x,
+		(double)crop / box->scale_y,
+	};
+}
+
+int preprocess_letterbox(const uint8_t *gray, size_t width, size_t height, size_t side, uint8_t *ret,
+			 struct letterbox *ret_box)
+{
+	struct source src = { gray, width, height };
+	struct letterbox box;
+	struct image dst;
+	int r = preprocess_place(width, height, side, &box);
+
+	if (r < 0)
+		return r;
 	memset(ret, 0, side * side);
 	dst = (struct image){ ret + box.top * side + box.left, box.width, box.height, side };
 	r = resize(&src, &dst);

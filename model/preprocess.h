@@ -19,6 +19,16 @@ struct letterbox {
 	double scale_x, scale_y;
 };
 
+/* Where a picture of this size comes to lie; errors as below. */
+int preprocess_place(size_t width, size_t height, size_t side, struct letterbox *ret);
+
+/* What the middle of the square, of side `crop`, shows of the picture: a rectangle in the picture's pixels,
+ * 0,0 the outer corner of the first one.  It reaches beyond the picture where the square has zeros. */
+struct seen {
+	double x, y, width, height;
+};
+struct seen preprocess_seen(const struct letterbox *box, size_t crop);
+
 /* gray: [height][width] 8-bit.  ret: [side][side], zero outside the picture.
  * -EBADMSG when a side is 0 or the aspect ratio leaves no pixel, -E2BIG over PREPROCESS_SIDE_MAX, -ENOMEM. */
 int preprocess_letterbox(const uint8_t *gray, size_t width, size_t height, size_t side, uint8_t *ret,

@@ -86,6 +86,7 @@ seccomp() { only 'daemon/sandbox\.c|tests/[^:]*' 'seccomp\.h|linux/(seccomp|filt
 landlock() { only 'daemon/landlock\.c' 'linux/landlock\.h'; }
 microhttpd() { only 'daemon/export\.c' 'microhttpd\.h'; }
 openjpeg() { only 'dicom/j2k\.c|tests/[^:]*' '(.*/)?openjpeg\.h'; }
+cairo() { only 'dicom/page\.c' '(.*/)?(cairo|pango)[a-z0-9_/-]*\.h|glib[a-z-]*(\.h|/)|hb[a-z-]*\.h|fontconfig/'; }
 openssl() { only 'base/digest\.c|dicom/tls\.c' 'openssl/'; }
 cplusplus() {
 	find base store model daemon dicom tests tools -type f \( -name '*.cc' -o -name '*.hh' -o -name '*.cpp' \
@@ -162,6 +163,7 @@ rule seccomp 'seccomp.h only in daemon/sandbox.c' daemon/infer.c '#include <secc
 rule landlock 'linux/landlock.h only in daemon/landlock.c' daemon/helper.c '#include <linux/landlock.h>'
 rule microhttpd 'microhttpd.h only in daemon/export.c' daemon/control.c '#include <microhttpd.h>'
 rule openjpeg 'openjpeg.h only in dicom/j2k.c and tests/' dicom/image.cc '#include <openjpeg.h>'
+rule cairo 'cairo, pango and glib only in dicom/page.c' dicom/sc.cc '#include <pango/pangocairo.h>'
 rule openssl 'openssl/ only in base/digest.c and dicom/tls.c' daemon/keeper.c '#include <openssl/sha.h>'
 rule cplusplus 'C++ files only in dicom/ and tests/' daemon/image.cc 'int main() {}'
 rule plain_c_headers 'no C++ in .c and .h' dicom/image.h 'class DcmItem;'

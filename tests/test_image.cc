@@ -676,6 +676,48 @@ void aspects()
 	is_int(decoded(made_file(turned))->reason, IMAGE_TOO_SMALL, "too small once it is square");
 }
 
+/* ---- from an upright picture back to the matrix ---------------------------------------------------------- */
+
+/* One pixel is bright: the upright pixel that it became, taken back, covers it. */
+void places()
+{
+	static const char *const orientations[] = { "L\\F", "R\\F", "L\\H", "R\\H", "F\\L", "F\\R", "H\\L", "H\\R" };
+
+	for (const char *orientation : orientations) {
+		for (const char *aspect : { "1\\1", "2\\1", "1\\2", "4\\3" }) {
+			struct made m;
+			double column[2], row[2];
+			size_t at = 0;
+
+			m.words.assign(m.rows * m.columns, 100);
+			m.words[13 * m.columns + 50] = 4000;
+			m.also = [&](DcmDataset &d) {
+				put(d, DCM_PatientOrientation, orientation);
+				put(d, DCM_PixelAspectRatio, aspect);
+				put(d, DCM_WindowCenter, "2000");
+				put(d, DCM_WindowWidth, "4000");
+			};
+
+			decoded d(made_file(m));
+
+			if (!ok(d->reason == IMAGE_OK, "%s, %s: decoded", orientation, aspect))
+				continue;
+			for (size_t i = 0; i < d->width * d->height; i++)
+				at = d->window[i] > d->window[at] ? i : at;
+			for (size_t i = 0; i < 2; i++)
+				dicom_image_to_source(d.image, static_cast<double>(at % d->width + i),
+						      static_cast<double>(at / d->width + i), &column[i], &row[i]);
+			if (column[0] > column[1])
+				std::swap(column[0], column[1]);
+			if (row[0] > row[1])
+				std::swap(row[0], row[1]);
+			ok(column[0] < 50.5 && column[1] > 50.5 && row[0] < 13.5 && row[1] > 13.5,
+			   "%s, %s: column 50, row 13 is found again in %.2f..%.2f, %.2f..%.2f", orientation, aspect, column[0],
+			   column[1], row[0], row[1]);
+		}
+	}
+}
+
 /* ---- reasons ------------------------------------------------------------------------------------ */
 
 void expect(const std::string &bytes, enum image_reason reason, const char *says, const char *name,
@@ -1370,6 +1412,7 @@ int main(void)
 	padding();
 	orientations();
 	aspects();
+	places();
 	header_reasons();
 	syntax_reasons();
 	damaged_frames();

@@ -198,8 +198,68 @@ static void check_geometry(void)
 	}
 }
 
+/* The field of a map over the crop in which the square is brightest. */
+static size_t brightest_field(const uint8_t *square, size_t *ret_row)
+{
+	size_t best = 0, column = 0, row, x, y, c;
+
+	for (row = 0; row < 14; row++)
+		for (c = 0; c < 14; c++) {
+			size_t sum = 0;
+
+			for (y = 0; y < 16; y++)
+				for (x = 0; x < 16; x++)
+					sum += square[(16 + row * 16 + y) * 256 + 16 + c * 16 + x];
+			if (sum > best) {
+				best = sum;
+				column = c;
+				*ret_row = row;
+			}
+		}
+	return column;
+}
+
+/* There and back: a light in the picture, the field it lands in, and that field in the picture again. */
+static void check_seen(void)
+{
+	static const struct {
+		size_t w, h;
+		double x, y; /* of the light, as shares */
+	} t[] = {
+		{ 512, 512, 0.5, 0.5 },	  { 2000, 2500, 0.3, 0.8 }, { 2500, 2000, 0.85, 0.2 }, { 3001, 1777, 0.61, 0.49 },
+		{ 700, 1900, 0.75, 0.9 }, { 120, 100, 0.2, 0.3 },   { 257, 255, 0.91, 0.91 },
+	};
+	CLEANUP(free) uint8_t *p = xcalloc(3001, 2500);
+	uint8_t square[256 * 256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		double x = t[i].x * (double)t[i].w, y = t[i].y * (double)t[i].h, field_x, field_y, size_x, size_y;
+		size_t column, row = 0;
+		struct letterbox box, place;
+		struct seen seen;
+
+		memset(p, 0, t[i].w * t[i].h);
+		p[(size_t)y * t[i].w + (size_t)x] = 255;
+		for (size_t k = 0; k < 16; k++) /* so that it survives being shrunk */
+			memset(p + ((size_t)y - 4 + k / 2) * t[i].w + (size_t)x - 4, 255, 8);
+		if (!ok(preprocess_letterbox(p, t[i].w, t[i].h, 256, square, &box) == 0, "a light in %zux%zu", t[i].w, t[i].h))
+			continue;
+		is_int(preprocess_place(t[i].w, t[i].h, 256, &place), 0, "  placed");
+		ok(memcmp(&place, &box, sizeof(box)) == 0, "  as it was");
+		column = brightest_field(square, &row);
+		seen = preprocess_seen(&box, 224);
+		size_x = seen.width / 14;
+		size_y = seen.height / 14;
+		field_x = seen.x + (double)column * size_x;
+		field_y = seen.y + (double)row * size_y;
+		ok(x > field_x - 4 && x < field_x + size_x + 4 && y > field_y - 4 && y < field_y + size_y + 4,
+		   "  lies in field %zu,%zu: %.1f,%.1f in %.1f,%.1f +%.1f", column, row, x, y, field_x, field_y, size_x);
+	}
+}
+
 int main(void)
 {
+	check_seen();
 	check_letterbox();
 	check_levels();
 	check_golden();
