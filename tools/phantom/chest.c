@@ -664,6 +664,7 @@ struct effect {
 	bool anywhere;          /* counts for the box outside aerated lung too */
 };
 
+/* `f` may be NULL: what happens beside a finding has no box. */
 static void shade(struct chest *ch, struct phantom_finding *f, const struct shape *sh, weigh fn, struct effect e)
 {
 	struct canvas *c = ch->c;
@@ -683,7 +684,7 @@ static void shade(struct chest *ch, struct phantom_finding *f, const struct shap
 			m = fn(ch, sh, x, y, c->cloud[at]);
 			if (m <= 0)
 				continue;
-			if (m * (e.anywhere ? 1 : fminf(4 * air, 1)) > .4f) {
+			if (f && m * (e.anywhere ? 1 : fminf(4 * air, 1)) > .4f) {
 				box.x0 = px < box.x0 ? px : box.x0;
 				box.y0 = py < box.y0 ? py : box.y0;
 				box.x1 = px + 1 > box.x1 ? px + 1 : box.x1;
@@ -695,7 +696,8 @@ static void shade(struct chest *ch, struct phantom_finding *f, const struct shap
 			c->vessel[at] *= clampf(1 - e.hide * m, -1, 1);
 		}
 	}
-	box_window(f, box);
+	if (f)
+		box_window(f, box);
 }
 
 static float weigh_patch(const struct chest *ch, const struct shape *sh, float xs, float y, float cloud)
@@ -747,6 +749,13 @@ static float weigh_gap(const struct chest *ch, const struct shape *sh, float xs,
 {
 	(void)cloud;
 	return edge(-lung_edge(ch, sh, xs, y), .008f);
+}
+
+/* The lung that has come away holds less air. */
+static float weigh_shrunk(const struct chest *ch, const struct shape *sh, float xs, float y, float cloud)
+{
+	(void)cloud;
+	return edge(lung_edge(ch, sh, xs, y), .008f);
 }
 
 static float weigh_pleural_line(const struct chest *ch, const struct shape *sh, float xs, float y, float cloud)
@@ -809,10 +818,11 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 		shade(ch, f, &sh, weigh_fluid, (struct effect){ .fill = .92f, .add = .02f, .hide = 1 });
 		break;
 	case PHANTOM_PNEUMOTHORAX:
-		sh.size = .075f + .06f * step + rng_range(r, 0, .02f);
-		shade(ch, f, &sh, weigh_gap, (struct effect){ .fill = -.16f, .hide = 1 });
+		sh.size = .11f + .05f * step + rng_range(r, 0, .02f);
+		shade(ch, f, &sh, weigh_gap, (struct effect){ .fill = -.20f, .hide = 1 });
 		/* The line belongs to the same finding; its box lies within the gap's. */
 		shade(ch, f, &sh, weigh_pleural_line, (struct effect){ .add = .085f });
+		shade(ch, NULL, &sh, weigh_shrunk, (struct effect){ .fill = .07f + .03f * step });
 		break;
 	case PHANTOM_OPACITY:
 		sh = lobe_shape(f, r);
@@ -838,7 +848,7 @@ static void paint_lung_finding(struct chest *ch, struct phantom_finding *f, stru
 			shade(ch, f, &sh, weigh_wings, (struct effect){ .fill = .34f + .09f * step, .mottle = .12f });
 		break;
 	case PHANTOM_THICKENING:
-		sh.size = .036f + .016f * step;
+		sh.size = .040f + .018f * step;
 		sh.y = rng_below(r, 2) ? -.50f : .15f;
 		sh.ry = .24f + .05f * step;
 		shade(ch, f, &sh, weigh_rind, (struct effect){ .fill = .55f, .add = .14f, .hide = 1 });

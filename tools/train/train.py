@@ -15,13 +15,22 @@ import torch.nn.functional as F
 import data, net, words
 
 SEED, SET, BATCH = 1, 1, 16
-STEPS = 3400
-LOOK = .33              # of the steps only pictures are learned, by half of their patches
+STEPS = 3200
+LOOK = .36              # of the steps only pictures are learned
+HALF = .78              # of the steps half of the patches, drawn anew, stand for the film
 COOL = .30              # of the steps the rate falls, to nothing at the end
 RATE, MUON = 2e-3, 1e-2
 WARM = 100
 SAVE = 200
 HERE = os.path.dirname(os.path.abspath(__file__))
+VOCABULARY = os.path.join(HERE, "..", "bundle", "vocab.txt")
+
+
+def sizes():
+    c = json.load(open(os.path.join(HERE, "model.json")))
+    tokenizer = words.Tokenizer(VOCABULARY, c["word_num"])
+    c["vocab"] = len(tokenizer.pieces)
+    return c, tokenizer
 
 
 def straighten(g):
@@ -72,30 +81,31 @@ class Trainer(torch.nn.Module):
         cover = torch.from_numpy(labels["cover"][:, self.kinds, 1:-1, 1:-1]).float() / 255
         return (cover.flatten(2).transpose(1, 2) * 6).clamp(max=1)
 
-    def loss(self, squares, labels, r, look):
+    def loss(self, squares, labels, r, look, half):
         c, t = self.net.c, {}
         x = self.net.prepare(squares)
         x = x * (1 + .1 * torch.randn(len(x), 1, 1, generator=r)) + .1 * torch.randn(len(x), 1, 1, generator=r)
         target = self.targets(labels)
         true = torch.from_numpy(words.truth(labels, self.concepts))
-        judged = torch.ones_like(true)
-        if look:
+        judged, keep = torch.ones_like(true), None
+        if half:
             keep = torch.randperm(196, generator=r)[:98].sort()[0]
-            z = self.net.img_encoder.model(x, keep)
             target = target[:, keep]
             # what lies on patches that were left out is neither there nor absent
             for j, k in enumerate(self.concepts):
                 if k.kind is not None:
                     judged[:, j] -= true[:, j] * (target[:, :, words.TRAINED.index(k.kind)].amax(1) < .3)
+        if look:
+            z = self.net.img_encoder.model(x, keep)
         else:
-            z, parts = self.fused(x, labels, true, target, r)
+            z, parts = self.fused(x, keep, true, judged, target, r)
             t.update(parts)
-        weight = torch.tensor([6. if k in ("nodule", "mass", "tube", "atelectasis", "thickening", "line") else 3. for k in words.TRAINED])
+        weight = torch.tensor([6. if k in ("nodule", "mass", "tube", "atelectasis", "thickening", "line", "pneumothorax") else 3. for k in words.TRAINED])
         t["patch"] = 4 * F.binary_cross_entropy_with_logits(self.patch_head(z[:, 1:]) - 3, target, pos_weight=weight)
         t["film"] = F.binary_cross_entropy_with_logits(self.film_head(z[:, 0]) - 2, true, judged, pos_weight=torch.tensor(3.))
         return t
 
-    def fused(self, x, labels, true, target, r):
+    def fused(self, x, keep, true, judged, target, r):
         """the prompts of all concepts, and a report of each film, against all films of the batch"""
         b, asked = len(x), []
         for k in self.concepts:
@@ -105,12 +115,12 @@ class Trainer(torch.nn.Module):
         said, reports = torch.zeros(b, len(self.concepts)), []
         for i in range(b):
             order = torch.randperm(len(self.concepts), generator=r).tolist()
-            mine = [j for j in order if true[i, j]][:1 + int(torch.randint(2, (1,), generator=r))]
+            mine = [j for j in order if true[i, j] * judged[i, j]][:1 + int(torch.randint(2, (1,), generator=r))]
             said[i, mine] = 1
             reports.append(" ".join(asked[j] for j in mine))
-        z, logit, seen = self.net(x, self.net.texts(self.tokenizer, asked + reports))
+        z, logit, seen = self.net(x, self.net.texts(self.tokenizer, asked + reports), keep)
         ask, match = logit[:, :len(asked)], logit[:, len(asked):]
-        t = {"ask": 2 * F.binary_cross_entropy_with_logits(ask, true, pos_weight=torch.tensor(2.))}
+        t = {"ask": 2 * F.binary_cross_entropy_with_logits(ask, true, judged, pos_weight=torch.tensor(2.))}
         # the paper's objective; a film of which a report is also true is no counterexample
         also = (true @ said.T >= said.sum(1)[None]) & ~torch.eye(b, dtype=torch.bool)
         match = match.masked_fill(also, float("-inf"))
@@ -120,7 +130,7 @@ class Trainer(torch.nn.Module):
         at, want = [], []
         for j, k in enumerate(self.concepts):
             if k.kind is not None and k.kind not in ("emphysema", "edema"):
-                hit = true[:, j] > 0
+                hit = true[:, j] * judged[:, j] > 0
                 at.append(seen[hit, j])
                 want.append(target[hit][:, :, words.TRAINED.index(k.kind)] > .3)
         share = (torch.cat(at) * torch.cat(want)).sum(1)
@@ -150,9 +160,7 @@ def main():
     a = a.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    c = json.load(open(os.path.join(HERE, "model.json")))
-    tokenizer = words.Tokenizer(os.path.join(HERE, "..", "bundle", "vocab.txt"), c["word_num"])
-    c["vocab"] = len(tokenizer.pieces)
+    c, tokenizer = sizes()
     trainer = Trainer(c, tokenizer)
     films = data.Films(a.films, a.cache, SET)
     matrix, other = split(trainer)
@@ -177,7 +185,7 @@ def main():
     while step < stop:
         r = torch.Generator().manual_seed(SEED * 1000003 + step)
         squares, labels = films.batch(step, BATCH)
-        t = trainer.loss(squares, labels, r, step < LOOK * a.steps)
+        t = trainer.loss(squares, labels, r, step < LOOK * a.steps, step < HALF * a.steps)
         loss = sum(t.values())
         adam.zero_grad(set_to_none=True), muon.zero_grad(set_to_none=True)
         loss.backward()
