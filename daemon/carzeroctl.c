@@ -47,6 +47,8 @@ static const char usage[] =
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
+	"  purge STUDY_UID     remove all of a study, sent or not; nothing brings it back\n"
+	"  purge --older-than AGE   remove studies that were quiet for AGE (90d, 24h) and are sent\n"
 	"\n"
 	"  -c, --config FILE   configuration (" CONFIG_DEFAULT_PATH ")\n"
 	"      --json          JSON instead of text\n"
@@ -54,6 +56,7 @@ static const char usage[] =
 	"  -V, --version       version\n";
 
 bool ctl_as_json;
+static const char *older_than; /* of purge */
 
 static const char *const instance_states[] = { "waiting", "in work", "settled", "quarantined", "set aside" };
 static const char *const outcomes[] = { "-", "scored", "not analysed", "failed", "silent" };
@@ -557,12 +560,33 @@ static int command_ask(const struct config *c, const char *verb, const char *arg
 	j = ctl_ask_or_stop(c, request);
 	if (ctl_as_json)
 		ctl_print_json(json_incref(j));
+	else if (strcmp(verb, "purge") == 0)
+		printf("the study is removed\n");
+	else if (strcmp(verb, "purge-older") == 0)
+		printf("they are being removed\n");
 	else if (strcmp(verb, "flush") == 0)
 		printf("%" JSON_INTEGER_FORMAT " deliveries are due now\n", ctl_number(j, "due"));
 	else
 		printf("object %" JSON_INTEGER_FORMAT " is analysed again\n", ctl_number(j, "requeued"));
 	json_decref(j);
 	return 0;
+}
+
+/* 90d, 24h, 45s */
+static int command_purge_older(const struct config *c)
+{
+	static const char units[] = "shd";
+	static const uint64_t seconds[] = { 1, 3600, 86400 };
+	size_t n = strlen(older_than);
+	const char *unit = n > 1 ? strchr(units, older_than[n - 1]) : NULL;
+	char number[16], ms[24];
+	uint64_t v;
+
+	(void)snprintf(number, sizeof(number), "%.*s", (int)n - 1, older_than);
+	if (unit == NULL || *unit == '\0' || n > sizeof(number) || !str_to_u64(number, 1, 1000000, &v))
+		ctl_stop(64, "purge: --older-than wants an age such as 90d or 24h, not '%s'", older_than);
+	(void)snprintf(ms, sizeof(ms), "%" PRIu64, v * seconds[unit - units] * 1000);
+	return command_ask(c, "purge-older", ms);
 }
 
 static int run(const struct config *c, const char *path, int argc, char **argv)
@@ -595,6 +619,10 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return command_ask(c, verb, argument);
 	if (strcmp(verb, "requeue") == 0 && argc == 2)
 		return command_ask(c, verb, argument);
+	if (strcmp(verb, "purge") == 0 && argc == 1 && older_than != NULL)
+		return command_purge_older(c);
+	if (strcmp(verb, "purge") == 0 && argc == 2 && older_than == NULL)
+		return command_ask(c, verb, argument);
 	ctl_stop(64, "'%s' is not a command here, or wants another number of arguments. Try 'carzeroctl --help'.", verb);
 }
 
@@ -602,6 +630,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' },
+		{ "older-than", required_argument, NULL, 'o' },
 		{ "help", no_argument, NULL, 'h' },         { "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -616,6 +645,8 @@ int main(int argc, char **argv)
 			path = optarg;
 		else if (c == 'j')
 			ctl_as_json = true;
+		else if (c == 'o')
+			older_than = optarg;
 		else if (c == 'h' || c == 'V') {
 			(void)fputs(c == 'h' ? usage : "carzeroctl " PACKAGE_VERSION "\n", stdout);
 			return 0;

@@ -557,7 +557,7 @@ static int read_routes(struct yaml_node *n, const struct yaml_key *k, void *fiel
 	return 0;
 }
 
-/* ---- limits, report ---- */
+/* ---- limits, report, storage ---- */
 
 #define LIMIT(field, reader, low, high) YAML_KEY(struct limits, field, reader, .min = low, .max = high)
 
@@ -577,7 +577,6 @@ static const struct yaml_key limits_keys[] = {
 	LIMIT(infer_seconds, yaml_read_u32, 1, 3600),
 	LIMIT(attempts, yaml_read_u32, 1, 10),
 	LIMIT(queue, yaml_read_u64, 1, 10000000),
-	YAML_KEY_AS("min_free", struct limits, min_free_bytes, yaml_read_size, .min = 0, .max = 1024 * GIB),
 };
 
 static const struct limits limits_defaults = {
@@ -596,7 +595,6 @@ static const struct limits limits_defaults = {
 	.infer_seconds = 120,
 	.attempts = 3,
 	.queue = 20000,
-	.min_free_bytes = 1 * GIB,
 };
 
 static int read_limits(struct yaml_node *n, const struct yaml_key *k, void *field)
@@ -617,6 +615,73 @@ static int read_limits(struct yaml_node *n, const struct yaml_key *k, void *fiel
 		l->associations_per_host = l->associations; /* only its default was too high */
 	}
 	return 0;
+}
+
+/* ---- storage ---- */
+
+/* 45s, 24h, 90d */
+static int read_age(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	static const struct {
+		char unit;
+		int64_t ms;
+	} units[] = { { 's', 1000 }, { 'h', 3600 * 1000 }, { 'd', 24ll * 3600 * 1000 } };
+	char shown[SHOWN_MAX], number[16];
+	const char *text;
+	size_t length, i;
+	uint64_t v;
+	int r;
+
+	r = yaml_want_text(n, &text);
+	if (r < 0)
+		return r;
+	length = strlen(text);
+	for (i = 0; i < ARRAY_SIZE(units) && length > 1 && length < sizeof(number); i++) {
+		if (text[length - 1] != units[i].unit)
+			continue;
+		memcpy(number, text, length - 1);
+		number[length - 1] = '\0';
+		if (!str_to_u64(number, 0, k->max / (uint64_t)units[i].ms, &v))
+			break;
+		*(int64_t *)field = (int64_t)v * units[i].ms;
+		return 0;
+	}
+	return yaml_error(n, -EBADMSG, "must be an age up to 3650d, such as 45s, 24h or 90d, not '%s'",
+			  str_quote(shown, sizeof(shown), text));
+}
+
+#define AGE_MAX (3650ull * 24 * 3600 * 1000)
+
+static const struct yaml_key retention_keys[] = {
+	YAML_KEY_AS("images", struct config, retention_images_ms, read_age, .max = AGE_MAX),
+	YAML_KEY_AS("failed", struct config, retention_failed_ms, read_age, .max = AGE_MAX),
+	YAML_KEY_AS("reports", struct config, retention_reports_ms, read_age, .max = AGE_MAX),
+};
+
+static int read_retention(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	const struct config *c = field;
+	int r;
+
+	(void)k;
+	r = yaml_read_map(n, retention_keys, ARRAY_SIZE(retention_keys), field);
+	if (r < 0)
+		return r;
+	if (c->retention_images_ms > c->retention_reports_ms || c->retention_failed_ms > c->retention_reports_ms)
+		return yaml_error(n, -EBADMSG, "reports go together with what they speak of: images and failed must not "
+					       "be longer than reports");
+	return 0;
+}
+
+static const struct yaml_key storage_keys[] = {
+	YAML_KEY_AS("min_free", struct config, min_free_bytes, yaml_read_size, .min = 0, .max = 1024 * GIB),
+	{ .name = "retention", .read = read_retention },
+};
+
+static int read_storage(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	(void)k;
+	return yaml_read_map(n, storage_keys, ARRAY_SIZE(storage_keys), field);
 }
 
 #define REPORT(field, reader, ...) YAML_KEY(struct config, field, reader, __VA_ARGS__)
@@ -662,6 +727,7 @@ static const struct yaml_key config_keys[] = {
 	{ .name = "limits", .read = read_limits },
 	{ .name = "report", .read = read_report },
 	{ .name = "metrics", .read = read_metrics },
+	{ .name = "storage", .read = read_storage },
 	TOP(log_level, read_log_level),
 };
 
@@ -677,6 +743,10 @@ static struct config *config_new(void)
 	c->settle_max_ms = 30000;
 	c->min_age = 18;
 	c->limits = limits_defaults;
+	c->min_free_bytes = 1 * GIB;
+	c->retention_images_ms = 24ll * 3600 * 1000;
+	c->retention_failed_ms = 30 * 24ll * 3600 * 1000;
+	c->retention_reports_ms = 90 * 24ll * 3600 * 1000;
 	(void)str_copy(c->manufacturer, sizeof(c->manufacturer), "carzerod");
 	(void)str_copy(c->series_description, sizeof(c->series_description), "AI CXR results (unverified)");
 	c->series_number = 9001;

@@ -90,7 +90,6 @@ struct limits { /* reliability.md 3.3 */
 	unsigned infer_seconds;         /* 120 */
 	unsigned attempts;              /* 3 */
 	uint64_t queue;                 /* 20000 waiting instances: beyond, associations are refused */
-	uint64_t min_free_bytes;        /* "min_free" 1 GiB */
 };
 
 struct config {
@@ -120,6 +119,8 @@ struct config {
 		char *path;                 /* of a UNIX socket, or NULL: */
 		struct listen_address at;   /* a loopback address */
 	} metrics;
+	uint64_t min_free_bytes;        /* storage.min_free: 1 GiB */
+	int64_t retention_images_ms, retention_failed_ms, retention_reports_ms; /* 1 d, 30 d, 90 d */
 	char manufacturer[65], institution[65], station[17]; /* in reports; defaults "carzerod", "", ae_title */
 	char series_description[65];    /* default "AI CXR results (unverified)" */
 	unsigned series_number;         /* 9001 */

@@ -7,6 +7,8 @@
  *	status              processes, model, space, counters since the start
  *	flush [DEST]        parked and waiting deliveries become due
  *	requeue ID          a settled or quarantined object is analysed again
+ *	purge UID           all of a study goes, sent or not
+ *	purge-older MS      all studies that were quiet for longer go, unless something of them is still to be sent
  *
  * Access is by file mode: 0660, the service's user and group.
  */
@@ -164,11 +166,43 @@ static json_t *requeue(struct keeper *k, const char *id)
 		return json_pack("{s:s}", "error", "no such object");
 	if (r == -EBUSY)
 		return json_pack("{s:s}", "error", "that object waits for analysis already");
+	if (r == -ENODATA)
+		return json_pack("{s:s}", "error", "the file of that object has expired: send the image again, then ask again");
 	if (r == -ENOTSUP)
 		return json_pack("{s:s}", "error", "that object was set aside: its class is not analysed");
 	keeper_must(k, r, "requeue an object");
 	log_info("operator: object=%llu is analysed again", (unsigned long long)row);
 	return json_pack("{s:I}", "requeued", (json_int_t)row);
+}
+
+static json_t *purge(struct keeper *k, const char *study_uid)
+{
+	size_t n = 0;
+	int r;
+
+	if (!uid_valid(study_uid))
+		return json_pack("{s:s}", "error", "purge wants a Study Instance UID");
+	r = store_purge_study(k->store, study_uid, &n);
+	if (r == -ENOENT)
+		return json_pack("{s:s}", "error", "no such study");
+	if (r == -EBUSY)
+		return json_pack("{s:s}", "error", "something of that study is being worked on at this moment: ask again");
+	keeper_must(k, r, "purge a study");
+	k->retention_at = 0; /* its files in the next turn */
+	log_info("operator: a study is purged, %zu rows", n);
+	return json_pack("{s:I}", "purged", (json_int_t)n);
+}
+
+static json_t *purge_older(struct keeper *k, const char *ms)
+{
+	uint64_t age;
+
+	if (!str_to_u64(ms, 1000, INT64_MAX / 2, &age))
+		return json_pack("{s:s}", "error", "purge-older wants milliseconds");
+	k->purge_before = k->now - (int64_t)age;
+	k->retention_at = 0;
+	log_info("operator: what is older than %llu s is purged", (unsigned long long)age / 1000);
+	return json_pack("{s:b}", "purging", true);
 }
 
 static json_t *answer(struct keeper *k, const char *request)
@@ -181,6 +215,10 @@ static json_t *answer(struct keeper *k, const char *request)
 		return flush(k, request + 6);
 	if (strncmp(request, "requeue ", 8) == 0)
 		return requeue(k, request + 8);
+	if (strncmp(request, "purge ", 6) == 0)
+		return purge(k, request + 6);
+	if (strncmp(request, "purge-older ", 12) == 0)
+		return purge_older(k, request + 12);
 	return json_pack("{s:s}", "error", "unknown request");
 }
 

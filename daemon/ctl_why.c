@@ -420,8 +420,8 @@ static void explain_refusal(struct story *y, const struct event *e)
 		fix(y, "%s: we are `ae_title: %s`: the sender must call us so", key_line(y, "ae_title", line), y->config->ae_title);
 	else if (strstr(e->text, "`access`") != NULL)
 		fix(y, "%s: `access`, as the refusal says", key_line(y, "access", line));
-	else if (strstr(e->text, "limits.min_free") != NULL)
-		fix(y, "%s: `limits.min_free`, or more space for `state_dir` (%s)", key_line(y, "limits", line), y->config->state_dir);
+	else if (strstr(e->text, "storage.min_free") != NULL)
+		fix(y, "%s: `storage.min_free`, or more space for `state_dir` (%s)", key_line(y, "storage", line), y->config->state_dir);
 	else if (strstr(e->text, "limits.") != NULL)
 		fix(y, "%s: `limits`, as the refusal says", key_line(y, "limits", line));
 	else if (strstr(e->text, "contexts refused") != NULL)

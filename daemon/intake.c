@@ -47,8 +47,8 @@ static const char *closed_because(struct keeper *k, const struct ipc_channel **r
 		*ret = &reject_congestion;
 		return "the node is stopping";
 	}
-	if (k->space.free_bytes < k->config->limits.min_free_bytes)
-		return "free space under state_dir is below limits.min_free";
+	if (k->space.free_bytes < k->config->min_free_bytes)
+		return "free space under state_dir is below storage.min_free";
 	if (k->counts.instances[INSTANCE_READY] + k->counts.instances[INSTANCE_CLAIMED] >
 	    k->config->limits.queue)
 		return "more images wait than limits.queue allows";
@@ -283,7 +283,7 @@ static void create_file(struct keeper *k, struct association *a)
 		(void)shutdown(a->sock, SHUT_RDWR);
 		return;
 	}
-	if (k->space.free_bytes >= k->config->limits.min_free_bytes)
+	if (k->space.free_bytes >= k->config->min_free_bytes)
 		fd = spool_create(k->spool, &id);
 	else
 		fd = -ENOSPC;
@@ -337,18 +337,20 @@ void intake_receive(struct keeper *k, struct association *a)
 	a->answer_due = true;
 }
 
-/* The same bytes came again: the new file goes, unless the old one is lost (a disk restored in part). */
+/* The same bytes came again: the new file goes, unless the old one has expired or is lost (a disk restored in part). */
 static int keep_one_copy(struct keeper *k, int64_t instance, uint64_t file)
 {
 	uint64_t old = 0;
 	int fd, r = store_instance_file(k->store, instance, &old);
 
+	if (r == -ENODATA) /* a later image of its study may be reported together with it again */
+		return store_adopt_file(k->store, instance, file, k->now);
 	if (r < 0)
 		return r;
 	fd = spool_read(k->spool, SPOOL_OBJECTS, old);
 	if (fd == -ENOENT) {
 		log_warning("object=%lld: its file was lost and came again: kept", (long long)instance);
-		return store_adopt_file(k->store, instance, file);
+		return store_adopt_file(k->store, instance, file, k->now);
 	}
 	if (fd >= 0)
 		(void)close(fd);

@@ -241,6 +241,7 @@ static void recover(struct keeper *k)
 	failpoint("keeper.recovered");
 	clamp_due(k);
 	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
+	retention_recover(k); /* before files without a row are looked for: these are finished */
 	reconcile(k, false);
 	reconcile(k, true);
 	keeper_must(k, spool_sync(k->spool), "sync the spool");
@@ -581,6 +582,7 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 		if (k->job[i].stage != JOB_FREE && k->job[i].stage != JOB_WAIT && k->job[i].deadline != INT64_MAX)
 			sooner(&next, k->now + k->job[i].deadline - k->boot);
 	}
+	sooner(&next, k->now + k->retention_at - k->boot);
 	if (watchdog > 0)
 		sooner(&next, k->now + watchdog);
 	if (next <= k->now)
@@ -678,6 +680,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	analysis_dispatch(k);
 	reporting_dispatch(k);
 	delivery_dispatch(k);
+	retention_turn(k);
 	serve_control(k, t);
 	/* report files are renamed in this turn: directories before rows, rows before words */
 	keeper_must(k, spool_sync(k->spool), "sync the spool");

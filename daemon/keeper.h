@@ -6,6 +6,7 @@
  *	analysis.c    instances: claim -> decode (image) -> score (infer) -> outcome
  *	reporting.c   studies: claim -> compose (image), once for each SR class -> reports, deliveries
  *	delivery.c    destinations: claim -> send -> done, later, or parked
+ *	retention.c   what is done with goes
  *	control.c     the operator's socket
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	keeper.c      start-up recovery, helpers, the turn, shutdown
@@ -76,6 +77,7 @@ struct composition {
 	struct study study;        /* as claimed */
 	struct instance *instance; /* [n_instances] that the report covers */
 	size_t n_instances;
+	size_t expired;            /* more that it would cover, but their files are gone */
 	uint8_t findings[DIGEST_SIZE];
 	int64_t at;
 	struct report report[STORE_CLASSES_MAX]; /* one for each class; file, size as they become ready */
@@ -155,13 +157,16 @@ struct keeper {
 	struct store_counts counts; /* refreshed every few seconds */
 	int64_t counts_at;
 	struct spool_space space;
+	int64_t retention_at;      /* boot ms: next look at what may go */
+	int64_t purge_before;      /* wall ms: an operator's wish; 0: none */
+	int64_t retention_hold;    /* boot ms: nothing goes before */
 	bool announced;            /* READY=1 sent */
 	bool stopping;
 	int64_t refusals_since;    /* boot ms: how many came since is bounded, they are a stranger's doing */
 	unsigned refusals;
 	uint64_t lost_objects;     /* rows whose file recovery did not find */
 	uint64_t clock_steps;
-	uint64_t accepted, rejected, scored, not_analysed, quarantined, reported, delivered;
+	uint64_t accepted, rejected, scored, not_analysed, quarantined, reported, delivered, expired;
 };
 
 /* keeper.c */
@@ -219,6 +224,10 @@ void delivery_deadlines(struct keeper *k);
 void delivery_stop(struct keeper *k);
 /* Earliest wall ms at which delivery_dispatch could do something; INT64_MAX: never. */
 int64_t delivery_next(struct keeper *k);
+
+/* retention.c */
+void retention_recover(struct keeper *k); /* finishes what a crash interrupted */
+void retention_turn(struct keeper *k);
 
 /* control.c */
 void control_open(struct keeper *k);

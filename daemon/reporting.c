@@ -82,8 +82,12 @@ static void choose_instances(struct composition *c, const struct instance *all, 
 
 	c->instance = xcalloc(n, sizeof(*c->instance));
 	for (i = 0; i < n; i++) {
-		if (to_be_reported(&all[i]) && revision_that_counts(all, n, all[i].sop_uid) == &all[i])
+		if (!to_be_reported(&all[i]) || revision_that_counts(all, n, all[i].sop_uid) != &all[i])
+			continue;
+		if (all[i].kept)
 			c->instance[c->n_instances++] = all[i];
+		else
+			c->expired++;
 	}
 }
 
@@ -367,7 +371,8 @@ static int write_job(struct keeper *k, struct composition *c, struct report *rep
 		return r;
 	if (n_old > ARRAY_SIZE(old))
 		n_old = ARRAY_SIZE(old);
-	find_predecessor(old, n_old, report->sop_class, job.predecessor_sop_uid, job.predecessor_series_uid);
+	if (c->expired == 0) /* else it says less than the one before, and must not seem to replace it */
+		find_predecessor(old, n_old, report->sop_class, job.predecessor_sop_uid, job.predecessor_series_uid);
 	(void)str_copy(report->predecessor, UID_MAX, job.predecessor_sop_uid);
 	clock_dicom_local(c->at, job.date, job.time, job.timezone);
 	device_uid(k, c->findings, job.device_uid);
@@ -560,6 +565,12 @@ static void begin_study(struct keeper *k, struct composition *c)
 		log_error("study=%lld parked: its images carry different Patient IDs; not reported, see carzeroctl show",
 			  (long long)c->study.id);
 		close_study(k, c, STUDY_PARKED, "images of this study carry different Patient IDs");
+		return;
+	}
+	if (c->expired > 0)
+		(void)snprintf(c->why, sizeof(c->why), "%zu earlier images have expired: the last report does not cover them", c->expired);
+	if (c->n_instances == 0 && c->study.revision > 0) {
+		close_study(k, c, STUDY_REPORTED, "");
 		return;
 	}
 	if (c->n_instances == 0) {

@@ -22,7 +22,7 @@
 	"SELECT i.id, i.study, i.file, i.sop_class, i.sop_uid, s.study_uid, i.series_uid, i.syntax, "  \
 	"i.calling_ae, i.called_ae, i.peer, i.digest, i.size, i.received, i.revision, i.repeats, "     \
 	"i.state, i.outcome, i.why, i.attempt, i.token, i.lease, i.due, i.patient, i.content, "        \
-	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled "                          \
+	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled, i.kept "                          \
 	"FROM instance i JOIN study s ON s.id = i.study "
 
 /* The columns of SELECT_INSTANCE, in its order. */
@@ -60,6 +60,7 @@ static void read_instance(struct query *q, struct instance *in)
 	query_digest(q, in->weights);
 	query_digest(q, in->findings);
 	in->settled = query_int(q);
+	in->kept = query_int(q) != 0;
 }
 
 static int get_instance(struct store *s, int64_t id, struct instance *ret)
@@ -420,6 +421,8 @@ int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at)
 		return r;
 	if (in.state == INSTANCE_ASIDE)
 		return store_refuse(s, -ENOTSUP, "its class is not analysed");
+	if (!in.kept)
+		return store_refuse(s, -ENODATA, "its file has expired: send the image again, then ask again");
 	if (in.state != INSTANCE_SETTLED && in.state != INSTANCE_QUARANTINED)
 		return store_refuse(s, -EBUSY, "it waits already or is being worked on");
 	r = change_begin(s);
@@ -432,7 +435,7 @@ int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at)
 
 int store_instance_file(struct store *s, int64_t id, uint64_t *ret)
 {
-	CLEANUP(query) struct query q = query_on(s, "SELECT file FROM instance WHERE id = ?");
+	CLEANUP(query) struct query q = query_on(s, "SELECT file, kept FROM instance WHERE id = ?");
 	int64_t file;
 	int r;
 
@@ -440,24 +443,41 @@ int store_instance_file(struct store *s, int64_t id, uint64_t *ret)
 	r = query_value(&q, &file);
 	if (r < 0)
 		return r;
+	if (query_int(&q) == 0)
+		return -ENODATA;
 	*ret = (uint64_t)file;
 	return 0;
 }
 
-static int adopt(struct store *s, int64_t id, uint64_t file)
+static int set_file(struct store *s, int64_t id, uint64_t file)
 {
-	CLEANUP(query) struct query q = query_on(s, "UPDATE instance SET file = ? WHERE id = ?");
+	CLEANUP(query) struct query q = query_on(s, "UPDATE instance SET file = ?, kept = 1 WHERE id = ?");
 
 	query_bind_int(&q, (int64_t)file);
 	query_bind_int(&q, id);
 	return query_run(&q);
 }
 
-int store_adopt_file(struct store *s, int64_t id, uint64_t file)
+static int touch_study_of(struct store *s, int64_t id, int64_t now)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE study SET quiet = max(quiet, ?) WHERE id = (SELECT study FROM instance WHERE id = ?)");
+
+	query_bind_int(&q, now);
+	query_bind_int(&q, id);
+	return query_run(&q);
+}
+
+int store_adopt_file(struct store *s, int64_t id, uint64_t file, int64_t now)
 {
 	int r = change_begin(s);
 
-	return r < 0 ? r : change_end(s, adopt(s, id, file));
+	if (r < 0)
+		return r;
+	r = set_file(s, id, file);
+	if (r >= 0)
+		r = touch_study_of(s, id, now);
+	return change_end(s, r);
 }
 
 int instance_clamp(struct store *s, int64_t latest)

@@ -39,3 +39,82 @@ CREATE TABLE drift (
 
 -- The oldest that waits for each destination.
 CREATE INDEX delivery_waiting ON delivery (destination, id) WHERE state <> 2;
+
+-- ---- retention: what may go, and when ----
+-- The rows of other tables that decide it are counted in the study's own, by triggers, so that the
+-- question "whose turn is it" is one seek among 10^6 studies.
+
+ALTER TABLE instance ADD COLUMN kept INTEGER NOT NULL DEFAULT 1 CHECK (kept IN (0, 1));
+
+ALTER TABLE study ADD COLUMN files INTEGER NOT NULL DEFAULT 0 CHECK (files >= 0);
+ALTER TABLE study ADD COLUMN failed INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0);
+ALTER TABLE study ADD COLUMN undelivered INTEGER NOT NULL DEFAULT 0 CHECK (undelivered >= 0);
+ALTER TABLE study ADD COLUMN quiet INTEGER NOT NULL DEFAULT 0;
+
+UPDATE study SET
+	files = (SELECT count(*) FROM instance i WHERE i.study = study.id),
+	failed = (state = 4) + (SELECT count(*) FROM instance i WHERE i.study = study.id AND i.state = 3),
+	undelivered = (SELECT count(*) FROM delivery d WHERE d.study = study.id AND d.state <> 2),
+	quiet = max(settle_at, (SELECT ifnull(max(finished), 0) FROM delivery d WHERE d.study = study.id));
+
+CREATE INDEX study_images ON study (quiet)
+	WHERE state IN (2, 3, 4) AND undelivered = 0 AND failed = 0 AND files > 0;
+CREATE INDEX study_failed ON study (quiet)
+	WHERE state IN (2, 3, 4) AND undelivered = 0 AND failed > 0 AND files > 0;
+CREATE INDEX study_rows ON study (quiet) WHERE state IN (2, 3, 4) AND undelivered = 0;
+CREATE INDEX study_parked ON study (settle_at) WHERE state = 4;
+-- Foreign keys look from the parent's side when a parent goes.
+CREATE INDEX delivery_report ON delivery (report) WHERE report IS NOT NULL;
+CREATE INDEX refused_report ON refused (report);
+
+-- Files whose rows are gone.  box is enum spool_box.
+CREATE TABLE doomed (
+	box  INTEGER NOT NULL,
+	file INTEGER NOT NULL CHECK (file > 0),
+	PRIMARY KEY (box, file)
+) STRICT, WITHOUT ROWID;
+
+-- The time that a report with this key bears, for ever: a digest and a moment, nothing of a patient.
+CREATE TABLE said (
+	plan_key BLOB NOT NULL PRIMARY KEY CHECK (length(plan_key) = 32),
+	at       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT OR IGNORE INTO said SELECT plan_key, plan_at FROM study WHERE plan_key IS NOT NULL;
+
+CREATE TRIGGER instance_file_added AFTER INSERT ON instance
+BEGIN
+	UPDATE study SET files = files + new.kept, failed = failed + (new.state = 3), quiet = max(quiet, new.received)
+		WHERE id = new.study;
+END;
+CREATE TRIGGER instance_file_changed AFTER UPDATE OF kept, state ON instance
+	WHEN old.kept <> new.kept OR (old.state = 3) <> (new.state = 3)
+BEGIN
+	UPDATE study SET files = files + new.kept - old.kept, failed = failed + (new.state = 3) - (old.state = 3)
+		WHERE id = new.study;
+END;
+CREATE TRIGGER instance_file_removed AFTER DELETE ON instance
+BEGIN
+	UPDATE study SET files = files - old.kept, failed = failed - (old.state = 3) WHERE id = old.study;
+END;
+CREATE TRIGGER study_quiet_added AFTER INSERT ON study
+BEGIN
+	UPDATE study SET quiet = new.created, failed = failed + (new.state = 4) WHERE id = new.id;
+END;
+CREATE TRIGGER study_quiet_moved AFTER UPDATE OF state ON study WHEN old.state <> new.state
+BEGIN
+	UPDATE study SET quiet = iif(new.state IN (2, 3, 4), max(quiet, new.settle_at), quiet), failed = failed + (new.state = 4) - (old.state = 4)
+		WHERE id = new.id;
+END;
+CREATE TRIGGER delivery_open_added AFTER INSERT ON delivery WHEN new.state <> 2
+BEGIN
+	UPDATE study SET undelivered = undelivered + 1 WHERE id = new.study;
+END;
+CREATE TRIGGER delivery_open_moved AFTER UPDATE OF state ON delivery WHEN (old.state <> 2) <> (new.state <> 2)
+BEGIN
+	UPDATE study SET undelivered = undelivered + (new.state <> 2) - (old.state <> 2), quiet = max(quiet, new.finished)
+		WHERE id = new.study;
+END;
+CREATE TRIGGER delivery_open_removed AFTER DELETE ON delivery WHEN old.state <> 2
+BEGIN
+	UPDATE study SET undelivered = undelivered - 1 WHERE id = old.study;
+END;

@@ -67,6 +67,20 @@
 --                                        That try starts with attempt 1 and no class refused
 --   QUEUED, PARKED --flush--> QUEUED     at once; counts restart
 --
+-- RETENTION (step 2): how files and rows go again.  Never while a delivery of the study is not DONE, or while
+--   something in it waits or is worked on.
+--
+--   kept = 1 --expire--> kept = 0        the instance's file goes, its row stays (so that the same bytes, sent again,
+--                                        are known); invariant (1) speaks of rows with kept = 1
+--   REPORTED, SILENT, PARKED --expire--> (no row)   much later: reports, scores, deliveries, instances, study
+--
+--   The file of a row that goes (or of kept = 0) is put into `doomed` by the same transaction; after its commit the
+--   file is unlinked and the directory fsynced, and only with that the row in `doomed` goes.  So the row goes first,
+--   and a file that a crash left over is known by name: the start finishes what was begun.
+--   study.files, undelivered and failed count what decides; study.quiet is when something last happened to it.
+--   said keeps the time of every report for ever, so that the same inputs, sent again after their study is
+--   forgotten, make the same bytes under the same UID.
+--
 -- EVENT (step 2): what happened to a study, or to the node, in the words that `carzeroctl why` prints.  A
 --   bounded history for people: no arrow above depends on it, and it goes with its study.
 --

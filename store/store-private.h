@@ -98,6 +98,8 @@ int instance_recover(struct store *s, int64_t now, unsigned *n);
 int instance_clamp(struct store *s, int64_t latest);
 int study_clamp(struct store *s, int64_t latest);
 int delivery_clamp(struct store *s, int64_t latest);
+/* retention.c: the file is to go, after the commit. */
+int doom_file(struct store *s, unsigned box, uint64_t file);
 int study_recover(struct store *s, int64_t now, unsigned *n);
 
 /* study.c: the row of a study, made when missing; one that gets work collects again. */

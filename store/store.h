@@ -83,6 +83,7 @@ struct instance {
 	int64_t received;
 	unsigned revision;        /* 1, or more for other bytes under the same SOP Instance UID */
 	unsigned repeats;         /* how often the same bytes came again */
+	bool kept;                /* its file is there; false: it has expired */
 	enum instance_state state;
 	enum instance_outcome outcome;
 	char why[STORE_WHY_MAX];  /* reason of the outcome, or of the last failed attempt */
@@ -110,9 +111,10 @@ struct score {
  * (From COMPOSING this voids the claim: its end will be -ESTALE.)  A study of ASIDE instances alone is SILENT. */
 int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, bool *ret_duplicate);
 
-/* The file that a row names; and another file with the same bytes in its place (the old one is gone). */
+/* The file that a row names (-ENODATA: it has expired); and another file with the same bytes in its place (the old one
+ * is gone). */
 int store_instance_file(struct store *s, int64_t id, uint64_t *ret);
-int store_adopt_file(struct store *s, int64_t id, uint64_t file);
+int store_adopt_file(struct store *s, int64_t id, uint64_t file, int64_t now);
 
 /* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
 int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct instance *ret);
@@ -124,7 +126,7 @@ int store_retry_instance(struct store *s, const struct instance *in, int64_t due
 /* Ends a claim for good: QUARANTINED, OUTCOME_FAILED. */
 int store_quarantine_instance(struct store *s, const struct instance *in, int64_t now, const char *why);
 /* For the operator: a QUARANTINED or SETTLED instance becomes READY with attempt 0 and re-opens its study.
- * -ENOENT: no such row; -EBUSY: READY or CLAIMED; -ENOTSUP: ASIDE. */
+ * -ENOENT: no such row; -EBUSY: READY or CLAIMED; -ENOTSUP: ASIDE; -ENODATA: its file has expired. */
 int store_requeue_instance(struct store *s, int64_t id, int64_t settle_at);
 
 int store_instance_scores(struct store *s, int64_t instance, struct score *ret, size_t max, size_t *ret_n);
@@ -201,6 +203,7 @@ struct report {
 
 /* The file must be durable before.  -EEXIST when the SOP Instance UID is there already. */
 int store_add_report(struct store *s, struct report *r);
+/* The newest `max` reports, by id; *ret_n may exceed max (then -E2BIG). */
 int store_study_reports(struct store *s, int64_t study, struct report *ret, size_t max, size_t *ret_n);
 /* Ends a study's claim as REPORTED with revision = the given one. */
 int store_finish_study(struct store *s, const struct study *claim, unsigned revision, const char *why);
@@ -310,6 +313,34 @@ uint64_t store_log_bytes(struct store *s); /* of the write-ahead log; 0 when the
 int store_put_drift(struct store *s, const char *source, const uint8_t key[DIGEST_SIZE], const void *state, size_t n);
 int store_each_drift(struct store *s, const uint8_t key[DIGEST_SIZE],
 		     void (*each)(const char *source, const void *state, size_t n, void *arg), void *arg);
+
+/* ---- retention -------------------------------------------------------------------------------- */
+
+/* Moments (wall ms); what was quiet since before them may go.  Nothing goes whose study has a delivery that is not
+ * DONE, or something that waits or is worked on. */
+struct retention {
+	int64_t images; /* files of objects, of studies without a failure */
+	int64_t failed; /* files of objects, of studies with a quarantined object, and of parked studies */
+	int64_t rows;   /* everything else of a study */
+};
+
+/* One bounded step: the rows of at most `max` files go and the files are doomed.  *ret_n: how many rows went; 0: nothing
+ * is due. */
+int store_expire(struct store *s, const struct retention *before, size_t max, size_t *ret_n);
+/* All of one study goes, whatever its age and deliveries.  -ENOENT: no such study; -EBUSY: something of it is being
+ * worked on at this moment. */
+int store_purge_study(struct store *s, const char *study_uid, size_t *ret_n);
+
+struct doomed { /* a file that no row names any more */
+	unsigned box; /* enum spool_box */
+	uint64_t file;
+};
+/* At most max of them.  To be called in a later transaction than the one that doomed them: then they are unlinked, their
+ * directories fsynced, and forgotten before the commit. */
+int store_list_doomed(struct store *s, struct doomed *ret, size_t max, size_t *ret_n);
+int store_forget_doomed(struct store *s, const struct doomed *d);
+/* Earliest `quiet` among studies that could expire next, of each kind; INT64_MAX: none. */
+int store_next_expiry(struct store *s, struct retention *ret);
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 

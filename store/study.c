@@ -173,16 +173,22 @@ int store_next_study(struct store *s, int64_t now, int64_t lease, struct study *
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
-static int find_plan(struct store *s, const struct study *claimed, const uint8_t key[DIGEST_SIZE],
-		     int64_t *ret_at)
+static int find_said(struct store *s, const uint8_t key[DIGEST_SIZE], int64_t *ret_at)
 {
-	CLEANUP(query) struct query q =
-		query_on(s, "SELECT plan_at FROM study WHERE id = ? AND token = ? AND state = 1 AND plan_key = ?");
+	CLEANUP(query) struct query q = query_on(s, "SELECT at FROM said WHERE plan_key = ?");
 
-	query_bind_int(&q, claimed->id);
-	query_bind_int(&q, claimed->token);
 	query_bind_blob(&q, key, DIGEST_SIZE);
 	return query_value(&q, ret_at);
+}
+
+static int add_said(struct store *s, const uint8_t key[DIGEST_SIZE], int64_t at)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "INSERT INTO said (plan_key, at) VALUES (?, ?) ON CONFLICT DO NOTHING");
+
+	query_bind_blob(&q, key, DIGEST_SIZE);
+	query_bind_int(&q, at);
+	return query_run(&q);
 }
 
 static int set_plan(struct store *s, const struct study *claimed, const uint8_t key[DIGEST_SIZE], int64_t at)
@@ -197,18 +203,34 @@ static int set_plan(struct store *s, const struct study *claimed, const uint8_t 
 	return query_run_one(&q);
 }
 
-int store_plan_study(struct store *s, const struct study *claimed, const uint8_t key[DIGEST_SIZE],
-		     int64_t *ret_at)
+static int plan(struct store *s, const struct study *claimed, const uint8_t key[DIGEST_SIZE], int64_t *at)
 {
 	int r;
 
-	r = find_plan(s, claimed, key, ret_at);
-	if (r != -ENOENT)
+	r = find_said(s, key, at);
+	if (r < 0 && r != -ENOENT)
 		return r;
+	if (r == -ENOENT)
+		r = add_said(s, key, *at);
+	if (r >= 0)
+		r = set_plan(s, claimed, key, *at);
+	return r;
+}
+
+int store_plan_study(struct store *s, const struct study *claimed, const uint8_t key[DIGEST_SIZE],
+		     int64_t *ret_at)
+{
+	int64_t at = *ret_at;
+	int r;
+
 	r = change_begin(s);
 	if (r < 0)
 		return r;
-	return change_end(s, set_plan(s, claimed, key, *ret_at));
+	r = change_end(s, plan(s, claimed, key, &at));
+	if (r < 0)
+		return r;
+	*ret_at = at;
+	return 0;
 }
 
 /* ---- the ends of a claim -------------------------------------------------------------------- */
@@ -407,10 +429,23 @@ static int list_reports(struct query *q, struct report *ret, size_t max, size_t 
 
 int store_study_reports(struct store *s, int64_t study, struct report *ret, size_t max, size_t *ret_n)
 {
-	CLEANUP(query) struct query q = query_on(s, SELECT_REPORT "WHERE r.study = ? ORDER BY r.id");
+	CLEANUP(query) struct query q = query_on(s, SELECT_REPORT "WHERE r.study = ? ORDER BY r.id DESC");
+	struct report swap;
+	size_t n = 0, got, i;
+	int r;
 
 	query_bind_int(&q, study);
-	return list_reports(&q, ret, max, ret_n);
+	r = list_reports(&q, ret, max, &n);
+	if (r < 0 && r != -E2BIG)
+		return r;
+	got = n < max ? n : max;
+	for (i = 0; i < got / 2; i++) {
+		swap = ret[i];
+		ret[i] = ret[got - 1 - i];
+		ret[got - 1 - i] = swap;
+	}
+	*ret_n = n;
+	return r;
 }
 
 int store_delivery_reports(struct store *s, const struct delivery *d, struct report *ret, size_t max,

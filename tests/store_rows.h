@@ -84,6 +84,10 @@ static inline bool is_sound(struct store *s)
 	return good && number(s, "SELECT count(*) FROM pragma_foreign_key_check") == 0 &&
 	       number(s, "SELECT count(*) FROM study s WHERE pending <> (SELECT count(*) FROM instance i "
 			 "WHERE i.study = s.id AND i.state IN (0, 1))") == 0 &&
+	       number(s, "SELECT count(*) FROM study s WHERE "
+			 "files <> (SELECT count(*) FROM instance i WHERE i.study = s.id AND i.kept) OR "
+			 "failed <> (state = 4) + (SELECT count(*) FROM instance i WHERE i.study = s.id AND i.state = 3) OR "
+			 "undelivered <> (SELECT count(*) FROM delivery d WHERE d.study = s.id AND d.state <> 2)") == 0 &&
 	       number(s, "SELECT count(*) FROM (SELECT * FROM tally WHERE n > 0 EXCEPT SELECT * FROM ("
 			 "SELECT 'instance', '', state, count(*) FROM instance GROUP BY state UNION ALL "
 			 "SELECT 'study', '', state, count(*) FROM study GROUP BY state UNION ALL "

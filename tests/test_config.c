@@ -28,8 +28,7 @@ static void dump_limits(FILE *f, const struct limits *l)
 	fprintf(f, "limits.image_side=%u image_pixels=%llu image_seconds=%u image_memory=%llu infer_seconds=%u\n",
 		l->image_side, (unsigned long long)l->image_pixels, l->image_seconds,
 		(unsigned long long)l->image_memory, l->infer_seconds);
-	fprintf(f, "limits.attempts=%u queue=%llu min_free=%llu\n", l->attempts, (unsigned long long)l->queue,
-		(unsigned long long)l->min_free_bytes);
+	fprintf(f, "limits.attempts=%u queue=%llu\n", l->attempts, (unsigned long long)l->queue);
 }
 
 static void dump_access(FILE *f, const struct access_rule *rule)
@@ -84,6 +83,9 @@ static void dump_values(FILE *f, const struct config *c)
 		fputc('\n', f);
 	}
 	dump_limits(f, &c->limits);
+	fprintf(f, "storage.min_free=%llu retention images=%lld failed=%lld reports=%lld\n",
+		(unsigned long long)c->min_free_bytes, (long long)c->retention_images_ms,
+		(long long)c->retention_failed_ms, (long long)c->retention_reports_ms);
 	fprintf(f, "report=%s|%s|%s|%s|%u\n", c->manufacturer, c->institution, c->station, c->series_description,
 		c->series_number);
 	fprintf(f, "log_level=%d\n", c->log_level);

@@ -598,6 +598,8 @@ static void tour(struct store *s)
 	static const uint8_t key[DIGEST_SIZE] = { 1 };
 	struct seen seen = { 0, 0, 0 };
 	struct store_counts c;
+	struct retention ages;
+	struct doomed doomed;
 	struct destination to[ROOM];
 	struct instance in, all[ROOM];
 	struct study st, studies[ROOM];
@@ -660,6 +662,13 @@ static void tour(struct store *s)
 	bad += store_each_file(s, true, see, &seen) < 0;
 	bad += store_next_due(s, &id, &id, &id) < 0;
 	bad += store_counts(s, &c) < 0;
+	bad += store_adopt_file(s, in.id, 5, 1) < 0;
+	bad += store_next_expiry(s, &ages) < 0;
+	for (n = 1; n > 0;)
+		bad += store_expire(s, &ages, 1, &n) < 0;
+	bad += store_list_doomed(s, &doomed, 1, &n) < 0;
+	bad += store_forget_doomed(s, &doomed) < 0;
+	bad += store_purge_study(s, st.study_uid, &n) == -EIO;
 	is_int(bad, 0, "a tour of every call: %s", store_error(s));
 }
 
@@ -670,6 +679,8 @@ static bool may_scan(const char *sql)
 	static const char *const starts[] = {
 		"SELECT file, id FROM", "SELECT count(*) FROM sqlite_schema", "DELETE FROM refused WHERE EXISTS",
 		"INSERT INTO report",
+		/* the front of an index, whatever its length */
+		"SELECT id, quiet FROM study INDEXED BY study_", "SELECT box, file FROM doomed LIMIT",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
