@@ -547,7 +547,7 @@ static void run(const struct config *config)
 	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
-	if (sandbox_enter(SANDBOX_DISPATCHER, &e) < 0)
+	if (sandbox_prepare(SANDBOX_IMAGE, &e) < 0 || sandbox_enter(SANDBOX_DISPATCHER, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
 	ipc_begin(&m, IPC_READY, 0);
 	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)

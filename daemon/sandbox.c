@@ -15,12 +15,16 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef WITHOUT_SANDBOX
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <seccomp.h>
 #endif
 
+#include "base/fdio.h"
 #include "base/mem.h"
 
 #include "daemon/sandbox.h"
@@ -53,6 +57,14 @@ static int limit(int resource, uint64_t value, const char *name, struct err *e)
 }
 
 #ifndef WITHOUT_SANDBOX
+
+#define FILTER_BYTES_MAX 32768
+#define OUR_PID 0x7fedcba9u /* stands in a prepared filter for the pid of who enters it; no pid is that large */
+
+static bool starts_processes(enum sandbox_role role)
+{
+	return role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER;
+}
 
 static const int calls_common[] = {
 	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(writev),
@@ -132,10 +144,9 @@ static int allow_at_home(scmp_filter_ctx filter, enum sandbox_role role)
 	static const int commands[] = { F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC };
 	size_t i;
 	/* a child has another pid than the parent whose filter it inherits, and narrows the call itself */
-	bool parent = role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER;
-	int r = parent ? seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 0)
+	int r = starts_processes(role) ? seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 0)
 		       : seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-					  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+					  SCMP_A0(SCMP_CMP_EQ, OUR_PID));
 
 	for (i = 0; r == 0 && i < ARRAY_SIZE(commands); i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
@@ -191,7 +202,7 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 		r = allow_at_home(filter, role);
 	if (r == 0 && (role == SANDBOX_LISTENER || role == SANDBOX_ASSOCIATION || role == SANDBOX_SEND))
 		r = allow(filter, calls_network, ARRAY_SIZE(calls_network));
-	if (r == 0 && (role == SANDBOX_LISTENER || role == SANDBOX_DISPATCHER))
+	if (r == 0 && starts_processes(role))
 		r = allow_children(filter);
 	if (r == 0 && role == SANDBOX_LISTENER)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(accept4), 0);
@@ -204,33 +215,89 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 	return r;
 }
 
+/* A role's filter as the kernel takes it. */
+static struct program {
+	struct sock_filter *code;
+	size_t n;
+	size_t pid_at; /* the instruction that compares with our own pid */
+} programs[SANDBOX_ROLE_COUNT];
+
+static int read_program(int fd, struct program *ret)
+{
+	CLEANUP(free) void *code = NULL;
+	size_t n = 0, i;
+	int r = read_file(fd, FILTER_BYTES_MAX, &code, &n);
+
+	if (r < 0)
+		return r;
+	ret->n = n / sizeof(*ret->code);
+	ret->pid_at = ret->n;
+	for (i = 0; i < ret->n; i++) {
+		const struct sock_filter *f = (const struct sock_filter *)code + i;
+
+		if (f->code == (BPF_JMP | BPF_JEQ | BPF_K) && f->k == OUR_PID)
+			ret->pid_at = i;
+	}
+	ret->code = TAKE(code);
+	return 0;
+}
+
+int sandbox_prepare(enum sandbox_role role, struct err *e)
+{
+	CLEANUP(close) int fd = -1;
+	scmp_filter_ctx filter;
+	int r = 0;
+
+	if (programs[role].n > 0)
+		return 0;
+	fd = fd_memory("filter");
+	if (fd < 0)
+		return err_set(e, fd, "sandbox: no memory file: %s", strerror(-fd));
+	filter = seccomp_init(SCMP_ACT_TRAP);
+	if (filter == NULL)
+		return err_set(e, -ENOMEM, "sandbox: out of memory");
+	if (r == 0)
+		r = allow_role(filter, role);
+	if (r == 0)
+		r = seccomp_export_bpf(filter, fd);
+	seccomp_release(filter);
+	if (r == 0)
+		r = lseek(fd, 0, SEEK_SET) < 0 ? -errno : read_program(fd, &programs[role]);
+	return r < 0 ? err_set(e, r, "sandbox: no filter: %s", strerror(-r)) : 0;
+}
+
 int sandbox_enter(enum sandbox_role role, struct err *e)
 {
 	struct sigaction action = { .sa_sigaction = on_refused, .sa_flags = SA_SIGINFO };
-	scmp_filter_ctx filter;
-	int r;
+	struct program *p = &programs[role];
+	struct sock_fprog kernel_form;
+	int r = sandbox_prepare(role, e);
 
-	r = role != SANDBOX_LISTENER && role != SANDBOX_DISPATCHER ? limit(RLIMIT_NPROC, 0, "processes", e) : 0;
+	if (r == 0 && !starts_processes(role))
+		r = limit(RLIMIT_NPROC, 0, "processes", e);
 	if (r < 0)
 		return r;
 	if (sigaction(SIGSYS, &action, NULL) < 0)
 		return err_set(e, -errno, "sandbox: sigaction: %s", strerror(errno));
-	filter = seccomp_init(SCMP_ACT_TRAP);
-	if (filter == NULL)
-		return err_set(e, -ENOMEM, "sandbox: out of memory");
+	if (p->pid_at < p->n)
+		p->code[p->pid_at].k = (uint32_t)getpid();
+	kernel_form = (struct sock_fprog){ (unsigned short)p->n, p->code };
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_set(e, -errno, "sandbox: no_new_privs: %s", strerror(errno));
 	/* TSYNC: BLAS threads were made when the library was loaded, before this filter */
-	r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
-	if (r == 0)
-		r = allow_role(filter, role);
-	if (r == 0)
-		r = seccomp_load(filter); /* sets no_new_privs too */
-	seccomp_release(filter);
-	if (r < 0)
-		return err_set(e, r, "sandbox: the kernel refuses the seccomp filter: %s", strerror(-r));
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &kernel_form) != 0)
+		return err_set(e, -EACCES, "sandbox: the kernel refuses the seccomp filter: %s", strerror(errno));
 	return 0;
 }
 
 #else
+
+int sandbox_prepare(enum sandbox_role role, struct err *e)
+{
+	(void)role;
+	(void)e;
+	return 0;
+}
 
 int sandbox_enter(enum sandbox_role role, struct err *e)
 {

@@ -27,8 +27,11 @@ enum sandbox_role {
 	SANDBOX_EXPORT,      /* a listening socket and what it accepts; a page of memory, read-only */
 	SANDBOX_INFER,       /* the job's descriptors and the channel; BLAS threads exist already */
 	SANDBOX_SEND,        /* the channel, descriptors of objects to send, TCP connections of its own */
+	SANDBOX_ROLE_COUNT
 };
 
+/* Makes the role's filter, so that a child only has to enter it: that costs a third of a millisecond. */
+int sandbox_prepare(enum sandbox_role role, struct err *e);
 /* For all threads of the process, for good.  A role that starts no process also gets no more of them by
  * RLIMIT_NPROC. */
 int sandbox_enter(enum sandbox_role role, struct err *e);

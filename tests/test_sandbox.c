@@ -651,8 +651,12 @@ static void fork_and_narrow(const void *arg)
 static void test_nested(enum sandbox_role outer, enum sandbox_role inner, const char *name)
 {
 	const struct nest bad = { inner, fork_a_process }, good = { inner, use_memory };
-	int status = in_child(outer, fork_and_narrow, &good);
+	struct err e = { "" };
+	int status;
 
+	/* as the parents do; the child only enters */
+	ok(sandbox_prepare(inner, &e) == 0, "%s: prepares the filter of its children", name);
+	status = in_child(outer, fork_and_narrow, &good);
 	if (!ok(exited(status, PASSED), "%s: a child enters its own role and works there", name))
 		explain(status);
 	ok(exited(in_child(outer, fork_and_narrow, &bad), SANDBOX_EXIT), "%s: and cannot do there what its parent may", name);
