@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/digest.h"
 #include "base/err.h"
@@ -127,10 +128,41 @@ static int read_id(struct yaml_node *n, const struct yaml_key *k, void *field)
 	return read_word(n, k, "abcdefghijklmnopqrstuvwxyz0123456789_-", "a-z, 0-9, _ and -", field);
 }
 
+#define LANGUAGE_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
+
+static bool is_language(const char *text)
+{
+	return text[0] != '\0' && text[strspn(text, LANGUAGE_CHARACTERS)] == '\0';
+}
+
 static int read_language(struct yaml_node *n, const struct yaml_key *k, void *field)
 {
-	return read_word(n, k, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-",
-			 "letters, digits and -, as in eng or de-CH", field);
+	return read_word(n, k, LANGUAGE_CHARACTERS, "letters, digits and -, as in eng or de-CH", field);
+}
+
+/* Languages and the finding's name in each. */
+static int read_names(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	const struct yaml_key name = YAML_KEY(struct finding_name, name, read_lo);
+	struct finding *f = field;
+	struct yaml_node *item;
+	int r;
+
+	(void)k;
+	if (n->kind != YAML_MAP || n->n == 0 || n->n > FINDING_NAMES_MAX)
+		return yaml_error(n, -EBADMSG, "must hold 1 to %d languages, as in {de: Pleuraerguss}", FINDING_NAMES_MAX);
+	f->names = xcalloc(n->n, sizeof(*f->names));
+	for (item = n->first; item != NULL; item = item->next) {
+		struct finding_name *to = &f->names[f->n_names++];
+
+		if (!is_language(item->key) || !str_copy(to->language, sizeof(to->language), item->key))
+			return yaml_error(item, -EBADMSG, "a language is 1 to %d letters, digits and -, as in de or pt-BR",
+					  LANGUAGE_MAX - 1);
+		r = read_lo(item, &name, to->name);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 /* The model was trained on sentences; a bare word scores near chance. */
@@ -317,7 +349,7 @@ static void local_code(const struct finding *f, struct code *ret)
 	str_hex(hex, digest, 6);
 	(void)snprintf(ret->value, sizeof(ret->value), "ZS%s", hex);
 	(void)str_copy(ret->scheme, sizeof(ret->scheme), LOCAL_SCHEME);
-	(void)str_copy(ret->meaning, sizeof(ret->meaning), f->name);
+	(void)str_copy(ret->meaning, sizeof(ret->meaning), f->own_name);
 }
 
 /* ---- calibration and thresholds ---- */
@@ -452,7 +484,8 @@ static int read_points(struct yaml_node *n, const struct yaml_key *k, void *fiel
 
 static const struct yaml_key finding_keys[] = {
 	YAML_KEY(struct finding, id, read_id, .required = true),
-	YAML_KEY(struct finding, name, read_lo, .required = true),
+	YAML_KEY_AS("name", struct finding, own_name, read_lo, .required = true),
+	{ .name = "names", .read = read_names },
 	YAML_KEY(struct finding, prompt, read_prompt, .required = true),
 	{ .name = "synonyms", .read = read_synonyms, .min = 1, .max = FINDING_SYNONYMS_MAX },
 	YAML_KEY(struct finding, code, read_code),
@@ -592,9 +625,25 @@ void findings_free(struct findings *f)
 		for (k = 0; k < f->finding[i].n_synonyms; k++)
 			free(f->finding[i].synonyms[k]);
 		free(f->finding[i].synonyms);
+		free(f->finding[i].names);
 	}
 	free(f->finding);
 	free(f);
+}
+
+/* The name in exactly this language, else in its primary one ("de" for "de-CH"). */
+static const char *name_in(const struct finding *f, const char *language)
+{
+	size_t primary = strcspn(language, "-"), i;
+	const char *found = NULL;
+
+	for (i = 0; i < f->n_names; i++) {
+		if (strcasecmp(f->names[i].language, language) == 0)
+			return f->names[i].name;
+		if (strlen(f->names[i].language) == primary && strncasecmp(f->names[i].language, language, primary) == 0)
+			found = f->names[i].name;
+	}
+	return found != NULL ? found : f->own_name;
 }
 
 static void cleanup_findings_free(struct findings **f)
@@ -606,6 +655,7 @@ int findings_parse(const char *where, const void *text, size_t n_text, struct fi
 {
 	CLEANUP(findings_free) struct findings *f = NULL;
 	CLEANUP(yaml_close) struct yaml *y = NULL;
+	size_t i;
 	int r;
 
 	r = yaml_open(where, text, n_text, FINDINGS_BYTES_MAX, FINDINGS_EVENTS_MAX, e, &y);
@@ -616,6 +666,8 @@ int findings_parse(const char *where, const void *text, size_t n_text, struct fi
 	r = yaml_read_map(yaml_root(y), list_keys, ARRAY_SIZE(list_keys), f);
 	if (r < 0)
 		return r;
+	for (i = 0; i < f->n; i++)
+		(void)str_copy(f->finding[i].name, sizeof(f->finding[i].name), name_in(&f->finding[i], f->language));
 	digest_of(text, n_text, f->digest);
 	*ret = TAKE(f);
 	return 0;

@@ -19,6 +19,8 @@
 #define FINDING_ID_MAX 65      /* [a-z0-9_-], names the row of scores */
 #define FINDING_TEXT_MAX 512
 #define FINDING_SYNONYMS_MAX 32 /* of one finding */
+#define FINDING_NAMES_MAX 32   /* of one finding */
+#define LANGUAGE_MAX 17        /* RFC 5646: as long as we take them */
 
 struct code { /* PS3.3 8.8: Code Value SH, Coding Scheme Designator SH, Code Meaning LO */
 	char value[17], scheme[17];
@@ -46,9 +48,17 @@ struct operating_points {
 
 enum urgency { URGENCY_ROUTINE = 0, URGENCY_URGENT = 1 };
 
+struct finding_name {
+	char language[LANGUAGE_MAX];
+	char name[65 * 4];
+};
+
 struct finding {
 	char id[FINDING_ID_MAX];
-	char name[65 * 4];       /* as people read it */
+	char name[65 * 4];       /* as people read it, in the list's language */
+	char own_name[65 * 4];   /* `name` in the file: the same, unless `names` has one in that language */
+	size_t n_names;
+	struct finding_name *names; /* [n_names] in other languages */
 	char prompt[FINDING_TEXT_MAX];
 	size_t n_synonyms;
 	char **synonyms;         /* [n_synonyms] what else people call it, as phrase_key() has it; not for the model */
@@ -62,7 +72,7 @@ struct finding {
 
 struct findings {
 	char name[129];          /* of the list */
-	char language[17];       /* RFC 5646, default "eng" */
+	char language[LANGUAGE_MAX]; /* RFC 5646, default "eng" */
 	uint8_t digest[DIGEST_SIZE]; /* SHA-256 of the text */
 	size_t n, room;
 	struct finding *finding; /* [n], with room for `room` */

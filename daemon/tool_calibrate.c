@@ -100,7 +100,13 @@ static void print_entry(const struct finding *f)
 	size_t i;
 
 	printf("\n- id: %s\n", f->id);
-	print_text("  name", f->name);
+	print_text("  name", f->own_name);
+	for (i = 0; i < f->n_names; i++) {
+		printf(i == 0 ? "  names: {%s: " : ", %s: ", f->names[i].language);
+		print_quoted(f->names[i].name);
+	}
+	if (f->n_names > 0)
+		puts("}");
 	print_text("  prompt", f->prompt);
 	for (i = 0; i < f->n_synonyms; i++) {
 		printf(i == 0 ? "  synonyms: [" : ", ");

@@ -107,17 +107,45 @@ static outcome count(const work &w)
 	return o;
 }
 
+/* All that own() will be asked for. */
+static std::vector<const char *> own_texts(const struct sr_report *r)
+{
+	std::vector<const char *> ret = { r->manufacturer, r->model_name,  r->serial,     r->software,
+					  r->station,	   r->institution, r->series_description, r->disclaimer };
+
+	for (size_t k = 0; k < r->n_findings; k++) {
+		const struct sr_finding *f = &r->findings[k];
+
+		ret.insert(ret.end(), { f->name, f->prompt, f->code.meaning, f->parameters });
+		if (f->has_site)
+			ret.push_back(f->site.meaning);
+	}
+	for (size_t i = 0; i < r->n_images; i++) {
+		if (!r->images[i].analysed)
+			ret.push_back(r->images[i].why);
+	}
+	return ret;
+}
+
 int begin_result(work &w, DcmItem &to, struct err *e)
 {
 	int r = read_sources(w, e);
+	std::string set;
 	OFCondition c;
+	bool ascii;
 
 	if (r < 0)
 		return r;
+	set = header_text(w.first->header, DCM_SpecificCharacterSet);
+	/* procedure, institution and coding schemes are taken from the header, too; with extensions an escape
+	 * may be anywhere */
+	ascii = set.find('\\') == std::string::npos && !w.first->header.containsExtendedCharacters();
+	w.own = own_text(set, ascii, own_texts(w.r));
 	c = copy_elements(w.first->header, to);
+	if (c.good() && w.own.value() != set)
+		c = to.putAndInsertString(DCM_SpecificCharacterSet, w.own.value().c_str());
 	if (c.bad())
 		return condition_err(e, -EBADMSG, "patient and study elements of the source", c);
-	w.own = own_text(trimmed(header_text(w.first->header, DCM_SpecificCharacterSet)));
 	w.o = count(w);
 	return 0;
 }

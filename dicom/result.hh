@@ -20,6 +20,7 @@
 #include "dcmtk/dcmdata/dcfilefo.h"
 #include "dcmtk/dcmsr/dsrcodvl.h"
 
+#include "dicom/charset.h"
 #include "dicom/sr.h"
 
 #define SH_MAX 16 /* characters, PS3.5 6.2 */
@@ -53,63 +54,55 @@ std::string trimmed(const char *text);
 
 /* ---- texts ---- */
 
-/* What a site wrote (UTF-8) in the Specific Character Set that the copied elements have: verbatim
- * for ISO_IR 192, one byte a character for ISO_IR 100, else ASCII with '?' for every other
- * character.  Converting the copied elements instead would change the patient's name. */
+/* What a site wrote (UTF-8), in the Specific Character Set of the object: see charset.h. */
 class own_text {
 public:
-	explicit own_text(const std::string &character_set)
-		: utf8(character_set == "ISO_IR 192"), latin1(character_set == "ISO_IR 100")
+	own_text() = default;
+
+	/* source: Specific Character Set of the copied elements; ascii: that is all they are. */
+	own_text(const std::string &source, bool ascii, const std::vector<const char *> &texts)
+		: set(charset_new(source.c_str(), ascii, texts.data(), texts.size()), charset_free)
 	{
 	}
 
 	std::string operator()(const char *text) const
 	{
-		return cut(text, SIZE_MAX);
+		return encoded(text, SIZE_MAX);
 	}
 
 	/* For SH and LO, which are counted in characters and where a backslash would begin a second
 	 * value (PS3.5 6.2). */
 	std::string operator()(const char *text, size_t max) const
 	{
-		std::string ret = cut(text, max);
+		std::string one_value = text;
 
-		for (char &c : ret) {
+		for (char &c : one_value) {
 			if (c == '\\')
 				c = '/';
 		}
-		return ret;
+		return encoded(one_value.c_str(), max);
+	}
+
+	/* Of (0008,0005); "" for none. */
+	std::string value() const
+	{
+		return charset_value(set.get());
+	}
+
+	/* Characters that cannot be written. */
+	size_t lacks() const
+	{
+		return charset_lacks(set.get());
 	}
 
 private:
-	bool utf8, latin1;
+	std::shared_ptr<struct charset> set;
 
-	std::string cut(const char *text, size_t max) const
+	std::string encoded(const char *text, size_t max) const
 	{
-		std::string ret;
+		std::unique_ptr<char, decltype(&free)> p(charset_encode(set.get(), text, max), free);
 
-		for (size_t n = 0; *text != '\0' && n < max; n++) {
-			const char *from = text++;
-
-			while ((*text & 0xc0) == 0x80)
-				text++;
-			ret += character(from, static_cast<size_t>(text - from));
-		}
-		return ret;
-	}
-
-	std::string character(const char *p, size_t n) const
-	{
-		unsigned char first = static_cast<unsigned char>(*p);
-
-		if (n == 1 && first < 0x80)
-			return first < ' ' || first == 0x7f ? " " : std::string(p, 1);
-		if (utf8)
-			return std::string(p, n);
-		/* U+0080 to U+00FF; the first 32 are control characters */
-		if (latin1 && n == 2 && (first == 0xc3 || (first == 0xc2 && (p[1] & 0x20) != 0)))
-			return std::string(1, static_cast<char>((first & 3) << 6 | (p[1] & 0x3f)));
-		return "?";
+		return p.get();
 	}
 };
 
@@ -136,7 +129,7 @@ struct work {
 	const struct sr_report *r;
 	sources images;          /* as r->images */
 	source *first;           /* whose patient and study elements the report has */
-	own_text own{ "" };
+	own_text own;
 	outcome o;
 
 	bool analysed(size_t i) const

@@ -9,7 +9,7 @@
  * a strange value in a source.  A descriptor that DICOM does not allow is left out instead.
  *
  * Our own texts are ASCII, so that they are right in every Specific Character Set; what a site wrote
- * into its findings list may be more, see own_text().
+ * into its findings list may be more, see charset.h.
  */
 #include "dicom/result.hh"
 
@@ -34,6 +34,8 @@ extern "C" {
 
 #define DS_MAX 16
 #define MEANING_BYTES_MAX (4 * LO_MAX)
+
+#define REQUESTS_MAX 16 /* more orders behind one image are no orders */
 
 #define LOCAL_SCHEME "99CXRZS"
 #define LOCAL_SCHEME_UID "2.25.195000788339835311453065584184026576707"
@@ -506,6 +508,9 @@ void write_comments(content &t, const work &w)
 		put(std::string(w.o.calibrated > 0 ? "Some" : "All") +
 		    " scores are raw model outputs without calibration: nothing was decided from them, "
 		    "neither presence nor absence.");
+	if (w.own.lacks() > 0)
+		put(std::to_string(w.own.lacks()) + " characters of this site's texts are not in the character set of "
+		    "the source; they are written as '?'.");
 	for (size_t i = 0; i < w.r->n_images; i++) {
 		if (!w.analysed(i))
 			put(image_name(w, i) + " was not analysed: " + why_not(w, i));
@@ -529,6 +534,8 @@ concept_code language_code(const char *tag)
 		{ "es", "RFC5646", "Spanish" },	   { "spa", "RFC5646", "Spanish" },
 		{ "pt", "RFC5646", "Portuguese" }, { "por", "RFC5646", "Portuguese" },
 		{ "nl", "RFC5646", "Dutch" },	   { "nld", "RFC5646", "Dutch" },
+		{ "zh", "RFC5646", "Chinese" },	   { "zho", "RFC5646", "Chinese" },
+		{ "ja", "RFC5646", "Japanese" },   { "jpn", "RFC5646", "Japanese" },
 	};
 
 	for (const concept_code &n : names) {
@@ -697,6 +704,46 @@ OFCondition put_schemes(DcmItem &to, const work &w)
 	return e.status;
 }
 
+/* What was ordered, as the image that the report is about says it (PS3.3 C.17.2, type 1C): its request
+ * attributes, or its accession number alone. */
+OFCondition put_requests(DcmItem &to, const work &w)
+{
+	static const DcmTagKey of_request[] = {
+		DCM_ReferencedStudySequence,  DCM_AccessionNumber,	      DCM_IssuerOfAccessionNumberSequence,
+		DCM_PlacerOrderNumberImagingServiceRequest, DCM_FillerOrderNumberImagingServiceRequest,
+		DCM_RequestedProcedureID,     DCM_RequestedProcedureDescription, DCM_RequestedProcedureCodeSequence,
+	};
+	static const DcmTagKey type_2[] = {
+		DCM_ReferencedStudySequence, DCM_AccessionNumber, DCM_PlacerOrderNumberImagingServiceRequest,
+		DCM_FillerOrderNumberImagingServiceRequest, DCM_RequestedProcedureID, DCM_RequestedProcedureDescription,
+		DCM_RequestedProcedureCodeSequence,
+	};
+	DcmItem &from = w.first->header, *request = NULL;
+	bool accession = header_text(from, DCM_AccessionNumber)[0] != '\0';
+	elements e(to);
+
+	for (long i = 0; i < REQUESTS_MAX; i++) {
+		bool any = from.findAndGetSequenceItem(DCM_RequestAttributesSequence, request, i).good();
+		DcmItem *added = any || (i == 0 && accession) ? e.add(DCM_ReferencedRequestSequence) : NULL;
+
+		if (added == NULL)
+			break;
+		elements in(*added);
+		in.put(DCM_StudyInstanceUID, w.first->study_uid);
+		for (const DcmTagKey &tag : of_request)
+			if (any)
+				in.copy(tag, *request);
+		if (!added->tagExists(DCM_AccessionNumber)) {
+			in.copy(DCM_AccessionNumber, from);
+			in.copy(DCM_IssuerOfAccessionNumberSequence, from);
+		}
+		for (const DcmTagKey &tag : type_2)
+			in.keep_or_empty(tag);
+		e.keep(in.status);
+	}
+	return e.status;
+}
+
 void put_document(elements &e, DcmItem &to, const work &w)
 {
 	const struct sr_report *r = w.r;
@@ -708,6 +755,7 @@ void put_document(elements &e, DcmItem &to, const work &w)
 	e.put(DCM_ContentTime, r->time);
 	e.empty(DCM_PerformedProcedureCodeSequence);
 	e.keep(put_evidence(to, w.images));
+	e.keep(put_requests(to, w));
 	if (r->predecessor_sop_uid[0] != '\0')
 		e.keep(put_reference(to, DCM_PredecessorDocumentsSequence, w.first->study_uid,
 				     r->predecessor_series_uid, r->sop_class, r->predecessor_sop_uid));
@@ -808,6 +856,7 @@ void sr_warm_up(void)
 	struct err e;
 	int r;
 
+	charset_warm_up();
 	finding.id = finding.name = finding.prompt = finding.parameters = "warm-up";
 	finding.code = { "", "", "" };
 	for (struct sr_image &image : images) {

@@ -282,7 +282,7 @@ static void test_other_lists(void)
 static void test_manual(void)
 {
 	static const char *const keys[] = {
-		"name", "language", "findings", "id", "prompt", "synonyms", "code", "site", "urgency", "calibration",
+		"name", "names", "language", "findings", "id", "prompt", "synonyms", "code", "site", "urgency", "calibration",
 		"thresholds", "value", "scheme", "meaning", "a", "b", "family", "recipe", "precision",
 		"prevalence", "origin", "lo", "hi", "lo_sensitivity", "hi_sensitivity", "hi_ppv", "hi_alarm_rate",
 	};

@@ -1008,6 +1008,101 @@ static void test_predecessor()
 
 /* ---- codes and texts of sources and sites ---- */
 
+static std::set<std::string> errors_of(const std::string &bytes)
+{
+	std::set<std::string> ret;
+	std::istringstream in;
+	std::string line;
+	char path[32];
+	int fd = fd_memory("object"), out = fd_memory("errors"), status = -1;
+	void *p = NULL;
+	size_t n = 0;
+	pid_t pid;
+
+	(void)write_full(fd, bytes.data(), bytes.size());
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", dup(fd)); /* stays open in the child */
+	pid = fork();
+	if (pid == 0) {
+		(void)dup2(out, STDOUT_FILENO);
+		(void)dup2(out, STDERR_FILENO);
+		(void)execlp("dciodvfy", "dciodvfy", path, static_cast<char *>(NULL));
+		_exit(127);
+	}
+	(void)waitpid(pid, &status, 0);
+	if (pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) > 1 || read_file(out, 1 << 20, &p, &n) < 0)
+		ret.insert("?");
+	else
+		in.str(std::string(static_cast<const char *>(p), n));
+	while (std::getline(in, line)) {
+		if (line.find("Error") != std::string::npos)
+			ret.insert(line);
+	}
+	free(p);
+	(void)close(atoi(strrchr(path, '/') + 1));
+	(void)close(fd);
+	(void)close(out);
+	return ret;
+}
+
+/* Errors about values that were copied are the source's; none may be added. */
+static void no_new_errors(const std::string &bytes, const std::set<std::string> &of_source, const char *what)
+{
+	std::set<std::string> errors = errors_of(bytes);
+
+	for (const std::string &line : of_source)
+		errors.erase(line);
+	if (ok(errors.empty(), "dciodvfy: %s", what))
+		return;
+	for (const std::string &line : errors)
+		printf("# %s\n", line.c_str());
+}
+
+static void test_requests()
+{
+	const DcmTagKey sequence = DCM_ReferencedRequestSequence;
+	report alone, none, two;
+	std::string bytes;
+
+	find_three(alone);
+	alone.image_scored(dx());
+	bytes = alone.bytes("an accession number alone");
+	is_text(value_in(bytes, { { sequence, 0 } }, DCM_AccessionNumber), "A1", "request: accession number");
+	is_text(value_in(bytes, { { sequence, 0 } }, DCM_StudyInstanceUID), "1.2.3", "its study");
+	is_text(value_in(bytes, { { sequence, 0 } }, DCM_PlacerOrderNumberImagingServiceRequest), "", "the rest empty");
+	is_text(value_in(bytes, { { sequence, 1 } }, DCM_StudyInstanceUID), "-", "one");
+	no_new_errors(bytes, {}, "a request");
+
+	find_three(none);
+	none.image_scored(dx([](DcmDataset &d) { put(d, DCM_AccessionNumber, ""); }));
+	is_text(value_in(none.bytes("no order"), { { sequence, 0 } }, DCM_StudyInstanceUID), "-", "no order, no request");
+
+	find_three(two);
+	two.image_scored(dx([](DcmDataset &d) {
+		for (const char *id : { "RP1", "RP2" }) {
+			DcmItem &item = append(d, DCM_RequestAttributesSequence);
+
+			put(item, DCM_RequestedProcedureID, id);
+			put(item, DCM_RequestedProcedureDescription, "Thorax \xfc" "bersicht");
+			put(item, DCM_ScheduledProcedureStepID, "SPS");
+		}
+		put(*[&] {
+			DcmItem *item = NULL;
+
+			(void)d.findAndGetSequenceItem(DCM_RequestAttributesSequence, item, 1);
+			return item;
+		}(), DCM_AccessionNumber, "A2");
+	}));
+	bytes = two.bytes("two orders");
+	is_text(value_in(bytes, { { sequence, 0 } }, DCM_RequestedProcedureID), "RP1", "first order");
+	is_text(value_in(bytes, { { sequence, 0 } }, DCM_AccessionNumber), "A1", "with the image's accession number");
+	is_text(value_in(bytes, { { sequence, 1 } }, DCM_RequestedProcedureID), "RP2", "second order");
+	is_text(value_in(bytes, { { sequence, 1 } }, DCM_AccessionNumber), "A2", "with its own");
+	is_text(value_in(bytes, { { sequence, 1 } }, DCM_RequestedProcedureDescription), "Thorax \xfc" "bersicht",
+		"copied as it stands");
+	is_text(value_in(bytes, { { sequence, 1 } }, DCM_ScheduledProcedureStepID), "-", "and nothing that has no place there");
+	no_new_errors(bytes, {}, "two requests");
+}
+
 static void test_procedure()
 {
 	static const char plain[] = "(399208008,SCT,\"Plain chest X-ray\")";
@@ -1122,14 +1217,15 @@ static void test_descriptors()
 static void test_own_texts()
 {
 	static const struct {
-		const char *character_set, *want;
-	} cases[] = {
-		{ "ISO_IR 192", "Ergu\xc3\x9f \xc2\xa0\xe2\x82\xac" },
-		{ "ISO_IR 100", "Ergu\xdf \xa0?" },
-		{ "ISO_IR 101", "Ergu? ??" },
-		{ "\\ISO 2022 IR 87", "Ergu? ??" },
-		{ "GB18030", "Ergu? ??" },
-		{ "", "Ergu? ??" },
+		const char *character_set, *want, *becomes;
+		bool lacks;
+	} cases[] = { /* the patient's name is not ASCII */
+		{ "ISO_IR 192", "Ergu\xc3\x9f \xc2\xa0\xe2\x82\xac", "ISO_IR 192", false },
+		{ "ISO_IR 100", "Ergu\xdf \xa0?", "ISO_IR 100", true },
+		{ "ISO_IR 101", "Ergu\xdf \xa0?", "ISO_IR 101", true },
+		{ "\\ISO 2022 IR 87", "Ergu\x1b-A\xdf \xa0?", "ISO 2022 IR 6\\ISO 2022 IR 87\\ISO 2022 IR 100", true },
+		{ "GB18030", "Ergu\x81\x30\x89\x38 \x81\x30\x84\x32\xa2\xe3", "GB18030", false },
+		{ "", "Ergu? ??", "", true },
 	};
 	static const char *const words = "Ergu\xc3\x9f \xc2\xa0\xe2\x82\xac";
 
@@ -1148,6 +1244,9 @@ static void test_own_texts()
 		is_int(count(lines, (std::string("\"Tracking Identifier\")=\"") + c.want).c_str()), 1, "%s: name",
 		       c.character_set);
 		is_int(count(lines, (std::string("SCT,\"") + c.want).c_str()), 2, "%s: meaning", c.character_set);
+		is_text(value(bytes, DCM_SpecificCharacterSet), c.becomes, "%s: becomes", c.character_set);
+		is_int(count(lines, "are not in the character set of the source"), c.lacks, "%s: what is lacking is said",
+		       c.character_set);
 		is_text(value(bytes, DCM_InstitutionName), c.want, "%s: institution", c.character_set);
 		is_text(value(bytes, DCM_SeriesDescription), "A/B", "one value stays one value");
 	}
@@ -1259,55 +1358,6 @@ static void test_locked_down()
 /* ---- dciodvfy ---- */
 
 /* Lines with "Error" that dciodvfy has about a file; "?" when it cannot be run. */
-static std::set<std::string> errors_of(const std::string &bytes)
-{
-	std::set<std::string> ret;
-	std::istringstream in;
-	std::string line;
-	char path[32];
-	int fd = fd_memory("object"), out = fd_memory("errors"), status = -1;
-	void *p = NULL;
-	size_t n = 0;
-	pid_t pid;
-
-	(void)write_full(fd, bytes.data(), bytes.size());
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", dup(fd)); /* stays open in the child */
-	pid = fork();
-	if (pid == 0) {
-		(void)dup2(out, STDOUT_FILENO);
-		(void)dup2(out, STDERR_FILENO);
-		(void)execlp("dciodvfy", "dciodvfy", path, static_cast<char *>(NULL));
-		_exit(127);
-	}
-	(void)waitpid(pid, &status, 0);
-	if (pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) > 1 || read_file(out, 1 << 20, &p, &n) < 0)
-		ret.insert("?");
-	else
-		in.str(std::string(static_cast<const char *>(p), n));
-	while (std::getline(in, line)) {
-		if (line.find("Error") != std::string::npos)
-			ret.insert(line);
-	}
-	free(p);
-	(void)close(atoi(strrchr(path, '/') + 1));
-	(void)close(fd);
-	(void)close(out);
-	return ret;
-}
-
-/* Errors about values that were copied are the source's; none may be added. */
-static void no_new_errors(const std::string &bytes, const std::set<std::string> &of_source, const char *what)
-{
-	std::set<std::string> errors = errors_of(bytes);
-
-	for (const std::string &line : of_source)
-		errors.erase(line);
-	if (ok(errors.empty(), "dciodvfy: %s", what))
-		return;
-	for (const std::string &line : errors)
-		printf("# %s\n", line.c_str());
-}
-
 static void test_dciodvfy()
 {
 	std::set<std::string> plain = errors_of(dx());
@@ -1393,6 +1443,7 @@ int main()
 	test_evidence();
 	test_predecessor();
 	test_procedure();
+	test_requests();
 	test_scheme_of_source();
 	test_descriptors();
 	test_own_texts();
