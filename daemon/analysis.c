@@ -419,7 +419,7 @@ void analysis_deadlines(struct keeper *k)
 	}
 }
 
-void analysis_stop(struct keeper *k)
+void analysis_stop(struct keeper *k, const char *why)
 {
 	size_t i;
 
@@ -428,7 +428,7 @@ void analysis_stop(struct keeper *k)
 
 		if (j->stage == JOB_FREE)
 			continue;
-		keeper_must(k, store_retry_instance(k->store, &j->in, k->now, "the node stopped", true),
+		keeper_must(k, store_retry_instance(k->store, &j->in, k->now, why, true),
 			    "give an object back");
 		job_end(j);
 	}

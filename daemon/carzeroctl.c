@@ -22,6 +22,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -31,11 +32,15 @@
 #include "daemon/config.h"
 #include "daemon/ctl.h"
 #include "daemon/findings.h"
+#include "daemon/yaml.h"
 
 #define PAGE 100
 #define SHOW_MAX 1024
 #define ANSWER_MAX (256 * 1024)
 #define ANSWER_SECONDS 5
+#define YAML_EVENTS_MAX 10000
+#define RELOAD_PAUSE_US 100000
+#define RELOAD_TRIES 3100
 
 static const char usage[] =
 	"Usage: carzeroctl [-c FILE] [--json] COMMAND\n"
@@ -47,6 +52,7 @@ static const char usage[] =
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
+	"  reload              read configuration and findings again; a bad one changes nothing\n"
 	"  purge STUDY_UID     remove all of a study, sent or not; nothing brings it back\n"
 	"  purge --older-than AGE   remove studies that were quiet for AGE (90d, 24h) and are sent\n"
 	"\n"
@@ -589,6 +595,35 @@ static int command_purge_older(const struct config *c)
 	return command_ask(c, "purge-older", ms);
 }
 
+/* Asks until it has ended, one way or the other: for `systemctl reload`. */
+static int command_reload(const struct config *c)
+{
+	json_t *j = ctl_ask_or_stop(c, "reload");
+	json_int_t before = ctl_number(j, "ended");
+	const char *text;
+	unsigned tries;
+	bool good;
+
+	for (tries = 0; tries < RELOAD_TRIES && (json_is_true(json_object_get(j, "pending")) || ctl_number(j, "ended") == before);
+	     tries++) {
+		json_decref(j);
+		(void)usleep(RELOAD_PAUSE_US);
+		j = ctl_ask_or_stop(c, "reload?");
+	}
+	good = json_is_true(json_object_get(j, "good"));
+	text = json_string_value(json_object_get(j, "text"));
+	if (json_is_true(json_object_get(j, "pending")))
+		ctl_stop(2, "reload: not ended yet; the log will tell");
+	if (ctl_as_json)
+		ctl_print_json(json_incref(j));
+	else if (!good)
+		ctl_stop(2, "reload refused: %s; the old configuration stays", text);
+	else
+		printf("reloaded%s%s\n", text[0] != '\0' ? "; only a restart changes" : "", text);
+	json_decref(j);
+	return good ? CTL_GOOD : CTL_CANNOT;
+}
+
 static int run(const struct config *c, const char *path, int argc, char **argv)
 {
 	const char *verb = argv[0], *argument = argc > 1 ? argv[1] : "";
@@ -617,6 +652,8 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return command_queue(c);
 	if (strcmp(verb, "flush") == 0)
 		return command_ask(c, verb, argument);
+	if (strcmp(verb, "reload") == 0 && argc == 1)
+		return command_reload(c);
 	if (strcmp(verb, "requeue") == 0 && argc == 2)
 		return command_ask(c, verb, argument);
 	if (strcmp(verb, "purge") == 0 && argc == 1 && older_than != NULL)
@@ -624,6 +661,47 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 	if (strcmp(verb, "purge") == 0 && argc == 2 && older_than == NULL)
 		return command_ask(c, verb, argument);
 	ctl_stop(64, "'%s' is not a command here, or wants another number of arguments. Try 'carzeroctl --help'.", verb);
+}
+
+/* Where the node of a bad file keeps its state: as the file says, as far as it can be read. */
+static char *state_dir_of(const char *path)
+{
+	CLEANUP(free) void *text = NULL;
+	CLEANUP(yaml_close) struct yaml *y = NULL;
+	const char *state = "/var/lib/carzerod", *slash = strrchr(path, '/');
+	const struct yaml_node *n;
+	char *joined;
+	struct err e;
+	size_t size;
+
+	if (read_path(path, CONFIG_BYTES_MAX, &text, &size, &e) == 0 &&
+	    yaml_open(path, text, size, CONFIG_BYTES_MAX, YAML_EVENTS_MAX, &e, &y) == 0) {
+		n = yaml_find(yaml_root(y), "state_dir");
+		if (n != NULL && n->kind == YAML_TEXT)
+			state = n->text;
+	}
+	if (state[0] == '/' || slash == NULL)
+		return xstrdup(state);
+	if (asprintf(&joined, "%.*s/%s", (int)(slash - path), path, state) < 0)
+		ctl_stop(2, "out of memory");
+	return joined;
+}
+
+/* While somebody edits the file, the node goes on with what it has, and so do we. */
+static void load(const char *path, struct config **ret)
+{
+	CLEANUP(free) char *state = NULL;
+	char running[4200];
+	struct err e, second;
+
+	if (config_load(path, ret, &e) == 0)
+		return;
+	state = state_dir_of(path);
+	(void)snprintf(running, sizeof(running), "%.4000s/running", state);
+	(void)setenv(CONFIG_RUNNING_VARIABLE, running, 1);
+	if (config_load_running(path, ret, &second) < 0)
+		ctl_stop(2, "%s", e.text);
+	(void)fprintf(stderr, "carzeroctl: %s; going on with what the node was started or reloaded with\n", e.text);
 }
 
 int main(int argc, char **argv)
@@ -636,7 +714,6 @@ int main(int argc, char **argv)
 	};
 	const char *path = CONFIG_DEFAULT_PATH;
 	struct config *config;
-	struct err e;
 	int c, r;
 
 	log_open("carzeroctl", LOG_LEVEL_WARNING);
@@ -659,8 +736,7 @@ int main(int argc, char **argv)
 		(void)fputs(usage, stderr);
 		return 64;
 	}
-	if (config_load(path, &config, &e) < 0)
-		ctl_stop(2, "%s", e.text);
+	load(path, &config);
 	r = run(config, path, argc - optind, argv + optind);
 	config_free(config);
 	return r;

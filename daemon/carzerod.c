@@ -49,22 +49,7 @@ static void load(const char *path, struct config **ret_config, struct findings *
 /* The keeper knows no TLS: carzerod-receive opens what the configuration names, and says why it cannot. */
 static void check_tls(const struct config *c, const char *path)
 {
-	char program[4096];
-	int status = 0;
-	pid_t pid;
-
-	if (!c->tls.on)
-		return;
-	if (snprintf(program, sizeof(program), "%s/carzerod-receive", helper_folder()) >= (int)sizeof(program))
-		fatal(FATAL_CONFIG, "carzerod-receive: path too long");
-	pid = fork();
-	if (pid == 0) {
-		(void)execl(program, "carzerod-receive", "-k", "-c", path, (char *)NULL);
-		fatal(FATAL_CONFIG, "%s: %s", program, strerror(errno));
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		fatal(FATAL_OS, "carzerod-receive: %s", strerror(errno));
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+	if (c->tls.on && helper_try("carzerod-receive", path) != 0)
 		exit(FATAL_CONFIG); /* its line says why */
 }
 
@@ -190,6 +175,7 @@ static int serve(const char *path)
 	warn_about(k->config);
 	k->metrics_fd = figures_listen(k->config);
 	open_state(k, text, n_text);
+	reload_open(k, text, n_text);
 	free(text);
 	(void)keeper_run(k);
 	spool_close(k->spool);

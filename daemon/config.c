@@ -907,7 +907,8 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 	return 0;
 }
 
-int config_load(const char *path, struct config **ret, struct err *e)
+/* The text of `from`, as if it stood in `path`. */
+static int load_from(const char *from, const char *path, struct config **ret, struct err *e)
 {
 	CLEANUP(free) void *text = NULL;
 	CLEANUP(free) char *folder = NULL;
@@ -915,12 +916,39 @@ int config_load(const char *path, struct config **ret, struct err *e)
 	size_t n_text;
 	int r;
 
-	r = read_path(path, CONFIG_BYTES_MAX, &text, &n_text, e);
+	r = read_path(from, CONFIG_BYTES_MAX, &text, &n_text, e);
 	if (r < 0)
 		return r;
 	folder = xstrdup(path);
 	folder[slash == NULL ? 0 : slash == path ? 1 : slash - path] = '\0'; /* "/" stays */
 	return config_parse(path, folder, text, n_text, ret, e);
+}
+
+int config_load(const char *path, struct config **ret, struct err *e)
+{
+	return load_from(path, path, ret, e);
+}
+
+int config_load_running(const char *path, struct config **ret, struct err *e)
+{
+	const char *running = getenv(CONFIG_RUNNING_VARIABLE);
+	CLEANUP(free) char *file = NULL;
+	char *findings;
+	int r;
+
+	if (running == NULL)
+		return config_load(path, ret, e);
+	if (asprintf(&file, "%s/%s", running, CONFIG_RUNNING_FILE) < 0 ||
+	    asprintf(&findings, "%s/%s", running, CONFIG_RUNNING_FINDINGS) < 0)
+		abort(); /* as xcalloc: no memory for a path */
+	r = load_from(file, path, ret, e);
+	if (r < 0) {
+		free(findings);
+		return r;
+	}
+	free((*ret)->findings);
+	(*ret)->findings = findings;
+	return 0;
 }
 
 /* ---- questions ---- */

@@ -128,6 +128,12 @@ struct config {
 };
 
 int config_load(const char *path, struct config **ret, struct err *e);
+/* For helpers: the text that the keeper has accepted, from the folder that the variable names, instead of what the file
+ * says by now; paths as in `path`.  Without the variable, config_load(). */
+#define CONFIG_RUNNING_VARIABLE "CARZEROD_RUNNING"
+#define CONFIG_RUNNING_FILE "carzerod.yaml"
+#define CONFIG_RUNNING_FINDINGS "findings.yaml"
+int config_load_running(const char *path, struct config **ret, struct err *e);
 int config_parse(const char *where, const char *folder, const void *text, size_t n_text,
 		 struct config **ret, struct err *e);
 void config_free(struct config *c); /* NULL allowed */

@@ -6,6 +6,7 @@
  *
  *	status              processes, model, space, counters since the start
  *	flush [DEST]        parked and waiting deliveries become due
+ *	reload              the configuration is read again; status tells how it went
  *	requeue ID          a settled or quarantined object is analysed again
  *	purge UID           all of a study goes, sent or not
  *	purge-older MS      all studies that were quiet for longer go, unless something of them is still to be sent
@@ -205,10 +206,22 @@ static json_t *purge_older(struct keeper *k, const char *ms)
 	return json_pack("{s:b}", "purging", true);
 }
 
+static json_t *reload_json(const struct keeper *k)
+{
+	return json_pack("{s:i, s:b, s:b, s:s}", "ended", (int)k->reloads, "pending", k->reload_wanted || k->reload != NULL,
+			 "good", k->reload_good, "text", k->reload_text);
+}
+
 static json_t *answer(struct keeper *k, const char *request)
 {
 	if (strcmp(request, "status") == 0)
 		return status_json(k);
+	if (strcmp(request, "reload") == 0) {
+		k->reload_wanted = true;
+		return reload_json(k);
+	}
+	if (strcmp(request, "reload?") == 0)
+		return reload_json(k);
 	if (strcmp(request, "flush") == 0)
 		return flush(k, "");
 	if (strncmp(request, "flush ", 6) == 0)

@@ -34,27 +34,63 @@
 #define DNS_PORT 53 /* a long answer comes by TCP */
 #define SEND_TIME_MS 660000 /* connect, negotiate, store: the sender's own limits (scu.cc) end earlier */
 
+static void courier_arguments(struct keeper *k, struct courier *c, const struct peer *peer)
+{
+	c->peer = peer;
+	c->helper.argv[0] = "-c";
+	c->helper.argv[1] = k->config_path;
+	c->helper.argv[2] = "--";
+	c->helper.argv[3] = peer->ae_title;
+	c->helper.reach = (struct helper_reach){
+		.limited = true,
+		.reads = { k->running },
+		.connects = { peer->port, DNS_PORT },
+	};
+	if (peer->tls)
+		keeper_reach_tls(k, &c->helper.reach);
+}
+
 void delivery_open(struct keeper *k)
 {
 	size_t i;
 
-	k->courier = xcalloc(k->config->n_peers, sizeof(*k->courier));
+	k->courier = xcalloc(CONFIG_PEERS_MAX, sizeof(*k->courier));
+	for (i = 0; i < k->config->n_peers; i++) {
+		helper_init(&k->courier[i].helper, "carzerod-send");
+		courier_arguments(k, &k->courier[i], &k->config->peers[i]);
+	}
+}
+
+/* What a peer that stays is doing goes on with the settings of before; what went to one that is gone goes back. */
+void delivery_reload(struct keeper *k, const struct config *old)
+{
+	CLEANUP(free) struct courier *was = xcalloc(CONFIG_PEERS_MAX, sizeof(*was));
+	size_t i, j;
+
+	memcpy(was, k->courier, CONFIG_PEERS_MAX * sizeof(*was));
+	memset(k->courier, 0, CONFIG_PEERS_MAX * sizeof(*was));
 	for (i = 0; i < k->config->n_peers; i++) {
 		struct courier *c = &k->courier[i];
 
-		c->peer = &k->config->peers[i];
 		helper_init(&c->helper, "carzerod-send");
-		c->helper.argv[0] = "-c";
-		c->helper.argv[1] = k->config_path;
-		c->helper.argv[2] = "--";
-		c->helper.argv[3] = c->peer->ae_title;
-		c->helper.reach = (struct helper_reach){
-			.limited = true,
-			.reads = { k->config_path },
-			.connects = { c->peer->port, DNS_PORT },
-		};
-		if (c->peer->tls)
-			keeper_reach_tls(k, &c->helper.reach);
+		for (j = 0; j < old->n_peers; j++) {
+			if (was[j].peer == NULL || strcmp(was[j].peer->ae_title, k->config->peers[i].ae_title) != 0)
+				continue;
+			*c = was[j];
+			was[j].peer = NULL;
+			c->stale = true;
+			c->not_before = 0;
+			c->failures = 0;
+		}
+		courier_arguments(k, c, &k->config->peers[i]);
+	}
+	for (j = 0; j < old->n_peers; j++) {
+		if (was[j].peer == NULL)
+			continue;
+		if (was[j].busy)
+			keeper_must(k, store_defer_delivery(k->store, &was[j].delivery, k->now, -1, "its peer left the configuration",
+							    was[j].delivery.permanent, true), "give a delivery back");
+		helper_ended(&was[j].helper, k->boot);
 	}
 }
 
@@ -159,6 +195,10 @@ static void dispatch_one(struct keeper *k, struct courier *c)
 
 	if (c->busy || resting(k, c))
 		return;
+	if (c->stale) {
+		helper_restart(&c->helper, k->boot);
+		c->stale = false;
+	}
 	if (c->helper.pid == 0) {
 		if (!helper_may_start(&c->helper, k->boot))
 			return;

@@ -85,20 +85,47 @@ int figures_listen(const struct config *c)
 	return c->metrics.path != NULL ? listen_unix(c->metrics.path) : listen_tcp(&c->metrics.at);
 }
 
+static void name_findings(const struct keeper *k, struct figures *f)
+{
+	size_t i;
+
+	(void)str_copy(f->t.precision, sizeof(f->t.precision), precision_name(k->config->precision));
+	f->t.n_findings = k->findings->n;
+	for (i = 0; i < k->findings->n; i++)
+		(void)str_copy(f->t.finding[i], FINDING_ID_MAX, k->findings->finding[i].id);
+}
+
+/* What was counted of a destination stays with its AE title. */
+void figures_reload(struct keeper *k, const struct config *old)
+{
+	struct figures *f = k->figures;
+	CLEANUP(free) struct telemetry_destination *was = xcalloc(CONFIG_PEERS_MAX, sizeof(*was));
+	size_t i, j;
+
+	memcpy(was, f->t.destination, CONFIG_PEERS_MAX * sizeof(*was));
+	memset(f->t.destination, 0, CONFIG_PEERS_MAX * sizeof(*was));
+	for (i = 0; i < k->config->n_peers; i++) {
+		for (j = 0; j < old->n_peers; j++) {
+			if (strcmp(old->peers[j].ae_title, k->config->peers[i].ae_title) == 0)
+				f->t.destination[i] = was[j];
+		}
+	}
+	name_findings(k, f);
+	drift_free(f->drift);
+	f->drift = NULL;
+	memset(f->unsaved, 0, sizeof(f->unsaved));
+}
+
 void figures_open(struct keeper *k)
 {
 	struct figures *f = xcalloc(1, sizeof(*f));
-	size_t i;
 	int r;
 
 	k->figures = f;
 	f->page_fd = -1;
 	f->t.started = k->started;
 	(void)str_copy(f->t.version, sizeof(f->t.version), PACKAGE_VERSION);
-	(void)str_copy(f->t.precision, sizeof(f->t.precision), precision_name(k->config->precision));
-	f->t.n_findings = k->findings->n;
-	for (i = 0; i < k->findings->n; i++)
-		(void)str_copy(f->t.finding[i], FINDING_ID_MAX, k->findings->finding[i].id);
+	name_findings(k, f);
 	if (k->metrics_fd < 0)
 		return;
 	r = telemetry_page_new(&f->page, &f->page_fd);

@@ -23,6 +23,8 @@ void figures_open(struct keeper *k);
 /* What carzerod-export inherits: its listening socket and the page.  0: it does not run. */
 size_t figures_export(const struct keeper *k, int ret_fds[2]);
 void figures_model(struct keeper *k);	  /* once a model is known */
+/* Another configuration and findings list are in force; figures_model() follows. */
+void figures_reload(struct keeper *k, const struct config *old);
 void figures_publish(struct keeper *k);	  /* at the end of every turn */
 int64_t figures_next(const struct keeper *k); /* wall ms at which it wants a turn; INT64_MAX: at none */
 void figures_stop(struct keeper *k);	  /* inside the last transaction */

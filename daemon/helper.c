@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -156,6 +157,37 @@ void helper_ended(struct helper *h, int64_t now)
 	if (h->pause_ms > HELPER_PAUSE_MAX_MS)
 		h->pause_ms = HELPER_PAUSE_MAX_MS;
 	h->not_before = now + h->pause_ms;
+}
+
+int helper_try(const char *program, const char *path)
+{
+	char name[4096];
+	sigset_t none;
+	int status = 0;
+	pid_t pid;
+
+	if (snprintf(name, sizeof(name), "%s/%s", helper_folder(), program) >= (int)sizeof(name))
+		return -1;
+	pid = fork();
+	if (pid == 0) {
+		(void)sigemptyset(&none);
+		(void)sigprocmask(SIG_SETMASK, &none, NULL);
+		(void)execl(name, program, "-k", "-c", path, (char *)NULL);
+		fatal(FATAL_CONFIG, "%s: %s", name, strerror(errno));
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
+void helper_restart(struct helper *h, int64_t now)
+{
+	if (h->pid <= 0)
+		return;
+	helper_ended(h, now);
+	h->restarts--;
+	h->pause_ms = 0;
+	h->not_before = now;
 }
 
 bool helper_may_start(const struct helper *h, int64_t now)

@@ -51,6 +51,12 @@ int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, st
 /* To be called when it has been reaped or its channel broke: closes our end, kills what is left, sets the throttle. */
 void helper_ended(struct helper *h, int64_t now);
 
+/* Ends one that shall be started anew at once: no throttle, and not counted as a restart. */
+void helper_restart(struct helper *h, int64_t now);
+
+/* Runs it with -k -c `path`: it tries what it can of the configuration and ends.  Its exit code, or -1.  Waits for it. */
+int helper_try(const char *program, const char *path);
+
 /* Whether it may be started at `now`. */
 bool helper_may_start(const struct helper *h, int64_t now);
 

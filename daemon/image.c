@@ -586,7 +586,7 @@ int main(int argc, char **argv)
 			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
 		path = optarg;
 	}
-	if (config_load(path, &config, &e) < 0)
+	if (config_load_running(path, &config, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	log_set_level(config->log_level);
 	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)

@@ -118,7 +118,7 @@ void intake_watch_certificates(struct keeper *k)
 	watch_certificate(k, "crl", k->tls.crl, CRL_DAYS * DAY_MS);
 }
 
-void intake_listener(struct keeper *k, const union ipc_message *m)
+void intake_listener(struct keeper *k, struct helper *receiver, const union ipc_message *m)
 {
 	const struct ipc_channel *reject;
 	struct association *a = association_slot(k);
@@ -127,7 +127,7 @@ void intake_listener(struct keeper *k, const union ipc_message *m)
 	int pair[2];
 
 	if (m->h.type == IPC_LISTENING) {
-		k->receiver.ready = true;
+		receiver->ready = true;
 		k->tls.certificate = m->listening.certificate_ends;
 		k->tls.ca = m->listening.ca_ends;
 		k->tls.crl = m->listening.crl_ends;
@@ -147,7 +147,7 @@ void intake_listener(struct keeper *k, const union ipc_message *m)
 		answer.channel.source = reject->source;
 		answer.channel.reason = reject->reason;
 		k->rejected++;
-		keeper_post(k, &k->receiver, k->receiver.sock, &answer, NULL, 0);
+		keeper_post(k, receiver, receiver->sock, &answer, NULL, 0);
 		return;
 	}
 	(void)fcntl(pair[0], F_SETFL, O_NONBLOCK);
@@ -155,7 +155,7 @@ void intake_listener(struct keeper *k, const union ipc_message *m)
 	a->sock = pair[0];
 	(void)str_copy(a->host, sizeof(a->host), m->admit.host);
 	k->accepted++;
-	keeper_post(k, &k->receiver, k->receiver.sock, &answer, &pair[1], 1);
+	keeper_post(k, receiver, receiver->sock, &answer, &pair[1], 1);
 }
 
 static bool another_sends(const struct keeper *k, const struct association *a, int64_t study)

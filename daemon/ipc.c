@@ -135,7 +135,7 @@ static const struct {
 	size_t min_fds, max_fds;
 	bool (*check)(const union ipc_message *m);
 } types[IPC_TYPE_COUNT] = {
-	[IPC_LISTENING] = { "LISTENING", FROM(IPC_RECEIVER), sizeof(struct ipc_listening), 0, 0, check_listening },
+	[IPC_LISTENING] = { "LISTENING", FROM(IPC_RECEIVER), sizeof(struct ipc_listening), 0, IPC_SOCKETS_MAX, check_listening },
 	[IPC_ADMIT] = { "ADMIT", FROM(IPC_RECEIVER), sizeof(struct ipc_admit), 0, 0, check_admit },
 	[IPC_CREATE] = { "CREATE", FROM(IPC_ASSOCIATION), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_STORED] = { "STORED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_object), 0, 0, check_object },

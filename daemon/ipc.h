@@ -33,6 +33,7 @@
 #define IPC_IMAGES_MAX 64     /* images of one report */
 #define IPC_FDS_MAX (IPC_IMAGES_MAX + 3)
 #define IPC_CLASSES_MAX 3
+#define IPC_SOCKETS_MAX 16     /* listening */
 #define IPC_SIDE_MAX 1024
 #define IPC_MAP_SIDE_MAX 32   /* of an attention map */
 #define IPC_IMAGE_JOBS_MAX 40 /* decoding and composing at one time */
@@ -56,8 +57,10 @@ struct ipc_header {
 	uint64_t token; /* which question or job this is about; 0 where there is none */
 };
 
-struct ipc_listening { /* again when certificates were renewed */
+struct ipc_listening { /* + the sockets that it has opened itself, those for TLS last; again when certificates were renewed */
 	struct ipc_header h;
+	uint32_t n_tls; /* of the sockets */
+	uint32_t zero;
 	int64_t certificate_ends, ca_ends, crl_ends; /* wall ms; 0: none */
 };
 

@@ -30,7 +30,8 @@
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
-#define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + 5)
+#define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + \
+		  KEEPER_RETIRED_MAX + 6)
 /* No back-off of ours is longer than these. */
 #define STUDY_WAIT_MAX_MS 600000
 #define INSTANCE_WAIT_MAX_MS 120000
@@ -101,18 +102,6 @@ static void flush_posts(struct keeper *k)
 		free(o);
 	}
 	k->last = &k->first;
-}
-
-void keeper_renew_tls(struct keeper *k)
-{
-	size_t i;
-
-	if (k->receiver.pid > 0 && k->receiver.ready)
-		(void)kill(k->receiver.pid, SIGHUP);
-	for (i = 0; i < k->config->n_peers; i++) {
-		if (k->courier[i].peer->tls && k->courier[i].helper.pid > 0)
-			(void)kill(k->courier[i].helper.pid, SIGHUP);
-	}
 }
 
 /* ---- recovery ------------------------------------------------------------------------------------------ */
@@ -250,13 +239,11 @@ static void recover(struct keeper *k)
 
 /* ---- helpers ------------------------------------------------------------------------------------------- */
 
-static void init_helper(struct keeper *k, struct helper *h, const char *program)
+static void set_helper(struct keeper *k, struct helper *h)
 {
-	helper_init(h, program);
 	h->argv[0] = "-c";
 	h->argv[1] = k->config_path;
-	h->reach.limited = true;
-	h->reach.reads[0] = k->config_path;
+	h->reach = (struct helper_reach){ .limited = true, .reads = { k->running } };
 }
 
 void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach)
@@ -272,31 +259,61 @@ void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach)
 
 _Static_assert(HELPER_PORTS_MAX >= 2 * CONFIG_LISTEN_MAX && HELPER_READS_MAX >= 3 + CREDENTIAL_FILES, "a receiver's reach");
 
-static void init_helpers(struct keeper *k)
+void keeper_helpers(struct keeper *k)
 {
-	static char n_sockets[8], n_tls[8];
 	size_t i;
 
-	init_helper(k, &k->receiver, "carzerod-receive");
-	(void)snprintf(n_sockets, sizeof(n_sockets), "%zu", k->n_listen_fds - k->n_tls_fds);
-	(void)snprintf(n_tls, sizeof(n_tls), "%zu", k->n_tls_fds);
+	set_helper(k, &k->receiver);
+	(void)snprintf(k->n_sockets, sizeof(k->n_sockets), "%zu", k->n_listen_fds - k->n_tls_fds);
+	(void)snprintf(k->n_tls_sockets, sizeof(k->n_tls_sockets), "%zu", k->n_tls_fds);
 	k->receiver.argv[2] = "-s";
-	k->receiver.argv[3] = n_sockets;
+	k->receiver.argv[3] = k->n_sockets;
 	k->receiver.argv[4] = "-t";
-	k->receiver.argv[5] = n_tls;
+	k->receiver.argv[5] = k->n_tls_sockets;
 	for (i = 0; i < k->config->n_listen; i++)
 		k->receiver.reach.binds[i] = k->config->listen[i].port;
 	for (i = 0; i < k->config->tls.n_listen; i++)
 		k->receiver.reach.binds[k->config->n_listen + i] = k->config->tls.listen[i].port;
 	keeper_reach_tls(k, &k->receiver.reach);
-	init_helper(k, &k->image, "carzerod-image");
-	init_helper(k, &k->export, "carzerod-export");
+	set_helper(k, &k->image);
+	set_helper(k, &k->export);
 	for (i = 0; i < k->config->workers; i++) {
-		init_helper(k, &k->infer[i], "carzerod-infer");
+		set_helper(k, &k->infer[i]);
 		k->infer[i].reach.reads[1] = k->config->model;
-		k->infer[i].reach.reads[2] = k->config->findings;
 	}
+}
+
+static void init_helpers(struct keeper *k)
+{
+	size_t i;
+
+	helper_init(&k->receiver, "carzerod-receive");
+	helper_init(&k->image, "carzerod-image");
+	helper_init(&k->export, "carzerod-export");
+	for (i = 0; i < KEEPER_WORKERS_MAX; i++)
+		helper_init(&k->infer[i], "carzerod-infer");
+	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
+		helper_init(&k->retired[i], "carzerod-receive");
+	helper_init(&k->trial, "carzerod-infer");
+	keeper_helpers(k);
 	delivery_open(k);
+}
+
+/* A receiver has opened them; from now on they outlive it, and peers wait in their backlog.  Those for TLS stand last. */
+static void take_sockets(struct keeper *k, const int *fds, size_t n, size_t n_tls)
+{
+	size_t plain = n - n_tls, at = k->n_listen_fds - k->n_tls_fds;
+
+	if (n == 0)
+		return;
+	if (k->n_listen_fds + n > KEEPER_SOCKETS_MAX)
+		fatal(FATAL_CONFIG, "more than %d listening sockets", KEEPER_SOCKETS_MAX);
+	memmove(k->listen_fd + at + plain, k->listen_fd + at, k->n_tls_fds * sizeof(*fds));
+	memcpy(k->listen_fd + at, fds, plain * sizeof(*fds));
+	memcpy(k->listen_fd + k->n_listen_fds + plain, fds + plain, n_tls * sizeof(*fds));
+	k->n_listen_fds += n;
+	k->n_tls_fds += n_tls;
+	keeper_helpers(k);
 }
 
 static void start_helper(struct keeper *k, struct helper *h, const int *fds, size_t n_fds)
@@ -332,6 +349,8 @@ static void helper_lost(struct keeper *k, struct helper *h)
 	size_t i;
 
 	helper_ended(h, k->boot);
+	if (h == &k->trial)
+		reload_trial_lost(k);
 	if (h == &k->image) {
 		analysis_image_lost(k);
 		reporting_image_lost(k);
@@ -356,6 +375,12 @@ static struct helper *helper_of(struct keeper *k, pid_t pid)
 		return &k->image;
 	if (k->export.pid == pid)
 		return &k->export;
+	if (k->trial.pid == pid)
+		return &k->trial;
+	for (i = 0; i < KEEPER_RETIRED_MAX; i++) {
+		if (k->retired[i].pid == pid)
+			return &k->retired[i];
+	}
 	for (i = 0; i < k->config->workers; i++) {
 		if (k->infer[i].pid == pid)
 			return &k->infer[i];
@@ -378,7 +403,8 @@ static void reap(struct keeper *k)
 		if (h == NULL)
 			continue; /* one that we gave up before */
 		/* the receiver may be up first; without a model nothing of value would follow */
-		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && (!k->announced || !k->model.known))
+		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && h != &k->trial &&
+		    (!k->announced || !k->model.known))
 			fatal(FATAL_CONFIG, "%s cannot start with this configuration (its line above says why)", h->program);
 		if (WIFSIGNALED(status))
 			log_error("%s ended by signal %d (%s); started again", h->program, WTERMSIG(status),
@@ -414,15 +440,8 @@ static void warn_uncalibrated(const struct keeper *k)
 			    k->model.family, recipe_name(k->config->recipe), precision_name(k->config->precision));
 }
 
-static void take_model(struct keeper *k, size_t worker, const struct ipc_model *m)
+void keeper_model(struct keeper *k, const struct ipc_model *m)
 {
-	if (memcmp(m->findings, k->findings->digest, DIGEST_SIZE) != 0 || m->n_findings != k->findings->n)
-		fatal(FATAL_TEMPORARY, "the findings list changed while the node started; starting again");
-	if (k->model.known && memcmp(k->model.weights, m->weights, DIGEST_SIZE) != 0)
-		fatal(FATAL_TEMPORARY, "the model bundle changed under the running node; starting again");
-	k->infer[worker].ready = true;
-	if (k->model.known)
-		return;
 	k->model.known = true;
 	k->model.domain = m->domain;
 	k->model.side = m->side;
@@ -435,6 +454,17 @@ static void take_model(struct keeper *k, size_t worker, const struct ipc_model *
 		 m->domain == 2 ? "clinical" : m->domain == 1 ? "phantom" : "untrained");
 	warn_uncalibrated(k);
 	figures_model(k);
+}
+
+static void take_model(struct keeper *k, size_t worker, const struct ipc_model *m)
+{
+	if (memcmp(m->findings, k->findings->digest, DIGEST_SIZE) != 0 || m->n_findings != k->findings->n)
+		fatal(FATAL_TEMPORARY, "the findings list changed while the node started; starting again");
+	if (k->model.known && memcmp(k->model.weights, m->weights, DIGEST_SIZE) != 0)
+		fatal(FATAL_TEMPORARY, "the model bundle changed under the running node; starting again");
+	k->infer[worker].ready = true;
+	if (!k->model.known)
+		keeper_model(k, m);
 }
 
 /* One message of one helper; false when its channel has ended. */
@@ -453,8 +483,11 @@ static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role,
 		return false;
 	switch ((enum ipc_type)m.h.type) {
 	case IPC_LISTENING:
+		take_sockets(k, fds, n_fds, m.listening.n_tls < n_fds ? m.listening.n_tls : n_fds);
+		intake_listener(k, h, &m);
+		break;
 	case IPC_ADMIT:
-		intake_listener(k, &m);
+		intake_listener(k, h, &m);
 		break;
 	case IPC_READY:
 		h->ready = true;
@@ -470,7 +503,10 @@ static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role,
 			(void)reporting_died(k, &m.died); /* neither: it came after its deadline */
 		break;
 	case IPC_MODEL:
-		take_model(k, index, &m.model);
+		if (h == &k->trial)
+			reload_model(k, &m.model);
+		else
+			take_model(k, index, &m.model);
 		break;
 	case IPC_SCORED:
 		analysis_scored(k, index, &m.scored);
@@ -519,6 +555,9 @@ static void watch_all(struct keeper *k, struct turn *t, int signals)
 	t->n = 0;
 	watch(t, signals, (struct source){ .kind = FROM_SIGNAL });
 	watch(t, k->receiver.sock, (struct source){ FROM_HELPER, 0, &k->receiver, IPC_RECEIVER });
+	watch(t, k->trial.sock, (struct source){ FROM_HELPER, 0, &k->trial, IPC_INFER });
+	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
+		watch(t, k->retired[i].sock, (struct source){ FROM_HELPER, 0, &k->retired[i], IPC_RECEIVER });
 	watch(t, k->image.sock, (struct source){ FROM_HELPER, 0, &k->image, IPC_IMAGE });
 	watch(t, k->export.sock, (struct source){ FROM_HELPER, 0, &k->export, IPC_EXPORT });
 	for (i = 0; i < k->config->workers; i++)
@@ -585,7 +624,7 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 	sooner(&next, k->now + k->retention_at - k->boot);
 	if (watchdog > 0)
 		sooner(&next, k->now + watchdog);
-	if (next <= k->now)
+	if (next <= k->now || reload_due(k))
 		return 0;
 	return (int)(next - k->now);
 }
@@ -597,6 +636,8 @@ static void take_signals(struct keeper *k, int signals)
 	while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
 			k->stopping = true;
+		if (info.ssi_signo == SIGHUP)
+			k->reload_wanted = true;
 	}
 }
 
@@ -671,6 +712,10 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 
 	keeper_must(k, store_begin(k->store), "begin a turn");
 	notice_clock(k);
+	reload_apply(k); /* nobody's message of this turn is read yet, and nothing is posted */
+	if (k->reload_wanted)
+		reload_begin(k);
+	reload_deadline(k);
 	intake_ends(k);
 	receive_helpers(k, t);
 	reap(k);
@@ -723,13 +768,16 @@ static void stop(struct keeper *k)
 	log_info("stopping");
 	keeper_must(k, store_begin(k->store), "begin the last turn");
 	intake_stop(k);
-	analysis_stop(k);
-	reporting_stop(k);
+	analysis_stop(k, "the node stopped");
+	reporting_stop(k, "the node stopped");
 	delivery_stop(k);
 	figures_stop(k);
 	keeper_must(k, spool_sync(k->spool), "sync the spool");
 	keeper_must(k, store_commit(k->store), "commit the last turn");
 	helper_ended(&k->receiver, k->boot);
+	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
+		helper_ended(&k->retired[i], k->boot);
+	helper_ended(&k->trial, k->boot);
 	helper_ended(&k->image, k->boot);
 	helper_ended(&k->export, k->boot);
 	for (i = 0; i < k->config->workers; i++)
@@ -746,6 +794,7 @@ static int open_signals(void)
 	(void)sigemptyset(&mask);
 	(void)sigaddset(&mask, SIGTERM);
 	(void)sigaddset(&mask, SIGINT);
+	(void)sigaddset(&mask, SIGHUP);
 	(void)sigaddset(&mask, SIGCHLD);
 	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -9,6 +9,7 @@
  *	retention.c   what is done with goes
  *	control.c     the operator's socket
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
+ *	reload.c      another configuration: tried, then taken over
  *	keeper.c      start-up recovery, helpers, the turn, shutdown
  *
  * A room's *_dispatch() claims work inside the turn's transaction and posts messages; posts leave
@@ -38,7 +39,8 @@
 #define KEEPER_COMPOSE_MAX 2
 #define KEEPER_STUDIES_PER_ASSOCIATION 64
 #define KEEPER_CONTROL_MAX 8
-#define KEEPER_SOCKETS_MAX 8
+#define KEEPER_SOCKETS_MAX IPC_SOCKETS_MAX
+#define KEEPER_RETIRED_MAX 8
 
 _Static_assert(KEEPER_JOBS_MAX + KEEPER_COMPOSE_MAX <= IPC_IMAGE_JOBS_MAX, "carzerod-image must take all");
 
@@ -94,6 +96,7 @@ struct courier { /* one for each configured peer */
 	const struct peer *peer;
 	struct helper helper;
 	bool busy;
+	bool stale;                /* its helper has old settings: started anew once it is not busy */
 	bool went;                 /* the object of this attempt was let go */
 	uint64_t ticket;           /* of the DELIVER under way */
 	struct delivery delivery;  /* as claimed, while busy */
@@ -132,11 +135,22 @@ struct keeper {
 	struct model_facts model;
 
 	struct helper receiver, image, export, infer[KEEPER_WORKERS_MAX];
+	struct helper retired[KEEPER_RETIRED_MAX]; /* receivers of before a reload, until their last association ends */
+	struct courier *courier;   /* [CONFIG_PEERS_MAX], config->n_peers used */
+	int listen_fd[KEEPER_SOCKETS_MAX]; /* the service manager's, or the first receiver's */
 	struct figures *figures;
-	struct courier *courier;   /* [config->n_peers] */
 	int metrics_fd;            /* listens for carzerod-export; -1 */
-	int listen_fd[KEEPER_SOCKETS_MAX];
 	size_t n_listen_fds, n_tls_fds; /* the latter stand last */
+	char n_sockets[8], n_tls_sockets[8]; /* how many of both, for a successor's command line */
+
+	char running[4200];        /* what helpers read: STATE/running/carzerod.yaml */
+	bool reload_wanted;
+	struct reload *reload;     /* under way; NULL */
+	struct helper trial;       /* its inference process */
+	unsigned reloads;          /* ended, and how the last one did: */
+	bool reload_good;
+	char reload_text[1024];    /* why it was refused; or what only a restart changes */
+	char reload_kept[64];
 	struct {
 		int64_t certificate, ca, crl; /* wall ms at which each ends; 0: none */
 		int64_t told_at;
@@ -179,15 +193,16 @@ void keeper_must(struct keeper *k, int r, const char *what);
 /* Into the history that carzeroctl why tells; study 0: the node's.  Inside the turn's transaction. */
 void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
-/* Certificates, keys and revocation lists may have changed: the receiver and the senders read them anew. */
-void keeper_renew_tls(struct keeper *k);
-/* Lets a helper read them. */
+/* Lets a helper read certificates, keys and revocation lists. */
 void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach);
+/* Command lines and walls of the helpers, by the present configuration. */
+void keeper_helpers(struct keeper *k);
+void keeper_model(struct keeper *k, const struct ipc_model *m); /* this is the model now */
 /* Back-off with jitter: base * 2^n up to cap, then 50..150 % of it. */
 int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
 
 /* intake.c */
-void intake_listener(struct keeper *k, const union ipc_message *m);
+void intake_listener(struct keeper *k, struct helper *receiver, const union ipc_message *m);
 void intake_receive(struct keeper *k, struct association *a);
 void intake_commit(struct keeper *k); /* one transaction for all that was stored in this turn, then the answers */
 void intake_ends(struct keeper *k); /* inside the turn's transaction */
@@ -204,7 +219,7 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 void analysis_worker_lost(struct keeper *k, size_t worker);
 void analysis_image_lost(struct keeper *k);
 void analysis_deadlines(struct keeper *k);
-void analysis_stop(struct keeper *k); /* claims go back uncounted */
+void analysis_stop(struct keeper *k, const char *why); /* claims go back uncounted */
 
 /* reporting.c */
 void reporting_dispatch(struct keeper *k);
@@ -212,7 +227,7 @@ void reporting_composed(struct keeper *k, const struct ipc_composed *d);
 bool reporting_died(struct keeper *k, const struct ipc_died *d);
 void reporting_image_lost(struct keeper *k);
 void reporting_deadlines(struct keeper *k);
-void reporting_stop(struct keeper *k);
+void reporting_stop(struct keeper *k, const char *why);
 
 /* delivery.c */
 void delivery_open(struct keeper *k);
@@ -221,6 +236,7 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d);
 void delivery_lost(struct keeper *k, struct courier *c);
 void delivery_deadlines(struct keeper *k);
+void delivery_reload(struct keeper *k, const struct config *old);
 void delivery_stop(struct keeper *k);
 /* Earliest wall ms at which delivery_dispatch could do something; INT64_MAX: never. */
 int64_t delivery_next(struct keeper *k);
@@ -228,6 +244,16 @@ int64_t delivery_next(struct keeper *k);
 /* retention.c */
 void retention_recover(struct keeper *k); /* finishes what a crash interrupted */
 void retention_turn(struct keeper *k);
+
+/* reload.c */
+void reload_open(struct keeper *k, const void *findings, size_t n_findings); /* at start: what helpers read */
+void reload_begin(struct keeper *k); /* the rest inside a turn's transaction */
+void reload_apply(struct keeper *k); /* nothing, unless the trial has passed */
+void reload_refuse(struct keeper *k, const char *why);
+void reload_model(struct keeper *k, const struct ipc_model *m);
+void reload_trial_lost(struct keeper *k);
+void reload_deadline(struct keeper *k);
+bool reload_due(const struct keeper *k); /* the next turn has something to do for it */
 
 /* control.c */
 void control_open(struct keeper *k);

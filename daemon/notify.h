@@ -10,6 +10,8 @@
 unsigned notify_listen_fds(bool *ret_tls, unsigned max);
 
 void notify_ready(void);
+/* Between a SIGHUP and the next notify_ready(). */
+void notify_reloading(void);
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void notify_watchdog(void);
 void notify_stopping(void);

@@ -54,10 +54,11 @@ struct child {
 };
 
 struct listener {
+	bool retired;
 	const struct config *config;
 	struct {
 		int fd;
-		bool tls;
+		bool tls, ours; /* ours: opened here, not handed over */
 	} sock[LISTENING_MAX];
 	size_t n_sock;
 	struct tls *tls; /* NULL: not configured */
@@ -324,6 +325,7 @@ static void listener_open(struct listener *l, bool tls, int first, unsigned inhe
 		if (fd < 0) /* a port may come free, an address may come up: the keeper tries again */
 			fatal(fd == -EADDRINUSE || fd == -EADDRNOTAVAIL ? FATAL_TEMPORARY : FATAL_CONFIG, "%s", e.text);
 		l->sock[l->n_sock].tls = tls;
+		l->sock[l->n_sock].ours = true;
 		l->sock[l->n_sock++].fd = fd;
 	}
 }
@@ -464,10 +466,13 @@ static void end_overdue(struct listener *l)
 	}
 }
 
-static void tell_listening(const struct listener *l)
+/* What we have opened becomes the keeper's too, once: a successor listens on the same. */
+static void tell_listening(struct listener *l)
 {
+	int fds[LISTENING_MAX];
 	union ipc_message m;
 	struct tls_dates ends = { 0 };
+	size_t n = 0, i;
 
 	if (l->tls != NULL)
 		tls_ends(l->tls, &ends);
@@ -475,7 +480,14 @@ static void tell_listening(const struct listener *l)
 	m.listening.certificate_ends = ends.certificate;
 	m.listening.ca_ends = ends.ca;
 	m.listening.crl_ends = ends.crl;
-	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+	for (i = 0; i < l->n_sock; i++) {
+		if (!l->sock[i].ours)
+			continue;
+		fds[n++] = l->sock[i].fd;
+		m.listening.n_tls += l->sock[i].tls;
+		l->sock[i].ours = false;
+	}
+	if (ipc_send(IPC_FD, &m, fds, n) < 0)
 		fatal(FATAL_TEMPORARY, "the keeper is gone");
 }
 
@@ -494,6 +506,32 @@ static void renew(struct listener *l)
 	tell_listening(l);
 }
 
+/* Serves those that are here and lets nobody in. */
+static void retire(struct listener *l, struct pollfd *p)
+{
+	size_t i;
+
+	l->retired = true;
+	for (i = 0; i < l->n_sock; i++) {
+		if (p[i].fd >= 0)
+			(void)close(p[i].fd);
+		p[i].fd = -1;
+		p[i].revents = 0;
+		l->sock[i].fd = -1;
+	}
+}
+
+static bool no_children(const struct listener *l)
+{
+	size_t i;
+
+	for (i = 0; i < l->max_children; i++) {
+		if (l->child[i].pid != 0)
+			return false;
+	}
+	return true;
+}
+
 static void run(struct listener *l) __attribute__((noreturn));
 static void run(struct listener *l)
 {
@@ -508,6 +546,7 @@ static void run(struct listener *l)
 	(void)sigaddset(&mask, SIGTERM);
 	(void)sigaddset(&mask, SIGINT);
 	(void)sigaddset(&mask, SIGHUP);
+	(void)sigaddset(&mask, SIGUSR1);
 	(void)sigprocmask(SIG_BLOCK, &mask, NULL);
 	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
@@ -527,8 +566,12 @@ static void run(struct listener *l)
 				_exit(0);
 			if (info.ssi_signo == SIGHUP)
 				renew(l);
+			if (info.ssi_signo == SIGUSR1) /* a successor has the sockets */
+				retire(l, p);
 		}
 		reap(l);
+		if (l->retired && no_children(l))
+			_exit(0);
 		end_overdue(l);
 		for (i = 0; i < l->n_sock; i++) {
 			if (p[i].revents != 0)
@@ -557,7 +600,7 @@ int main(int argc, char **argv)
 			 (c != 't' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited_tls)))
 			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
 	}
-	if (config_load(path, &config, &e) < 0)
+	if (config_load_running(path, &config, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	log_set_level(config->log_level);
 	if (secure_open(config, &l.tls, &e) < 0)

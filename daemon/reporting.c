@@ -749,7 +749,7 @@ void reporting_deadlines(struct keeper *k)
 	}
 }
 
-void reporting_stop(struct keeper *k)
+void reporting_stop(struct keeper *k, const char *why)
 {
 	size_t i;
 
@@ -759,7 +759,7 @@ void reporting_stop(struct keeper *k)
 		if (!c->used)
 			continue;
 		drop_files(k, c);
-		(void)still_ours(k, store_retry_study(k->store, &c->study, k->now, "the node stopped", true),
+		(void)still_ours(k, store_retry_study(k->store, &c->study, k->now, why, true),
 				 "give a study back");
 		composition_end(c);
 	}
