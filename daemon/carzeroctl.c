@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,8 @@
 #include "base/str.h"
 
 #include "store/store.h"
+
+#include "model/manifest.h"
 
 #include "daemon/config.h"
 #include "daemon/ctl.h"
@@ -205,8 +208,9 @@ static void print_live(json_t *live)
 	       json_string_value(json_object_get(live, "version")), json_string_value(json_object_get(live, "ae_title")),
 	       ctl_age((int64_t)ctl_number(live, "seconds") * 1000, text), ctl_number(live, "pid"));
 	if (json_is_true(json_object_get(model, "ready")))
-		printf("model        %s (%s)\n", json_string_value(json_object_get(model, "name")),
-		       json_string_value(json_object_get(model, "domain")));
+		printf("model        %s (%s)%s\n", json_string_value(json_object_get(model, "name")),
+		       json_string_value(json_object_get(model, "domain")),
+		       strcmp(json_string_value(json_object_get(model, "domain")), "clinical") != 0 ? ": " MODEL_STAMP : "");
 	else
 		printf("model        loading\n");
 	printf("disk         %.1f GiB free of %.1f GiB\n", (double)ctl_number(space, "free") / (1 << 30),
@@ -455,8 +459,22 @@ static void print_delivery(const struct delivery *d)
 	       d->state == DELIVERY_DONE ? ctl_when(d->finished, text) : ctl_when(d->due, text), status, d->why);
 }
 
+/* What scores of these weights must be read with, or NULL.  Of weights that are not the bundle's any more nothing is known. */
+static const char *stamp_of(const struct config *c, const uint8_t weights[DIGEST_SIZE])
+{
+	char path[PATH_MAX];
+	struct manifest m;
+	struct err e;
+
+	if (snprintf(path, sizeof(path), "%s/model.json", c->model) >= (int)sizeof(path) ||
+	    manifest_read(path, &m, &e) < 0)
+		return NULL;
+	return m.domain != MODEL_CLINICAL && memcmp(m.digest, weights, DIGEST_SIZE) == 0 ? MODEL_STAMP : NULL;
+}
+
 static int command_show(const struct config *c, const char *study_uid)
 {
+	const char *stamp = NULL;
 	struct store *s = ctl_open_store(c);
 	struct instance *instances = xcalloc(SHOW_MAX, sizeof(*instances));
 	struct report *reports = xcalloc(SHOW_MAX, sizeof(*reports));
@@ -474,6 +492,10 @@ static int command_show(const struct config *c, const char *study_uid)
 		       st.why, st.why[0] ? "\n" : "");
 	r = store_study_instances(s, st.id, instances, SHOW_MAX, &n);
 	ctl_check(s, r == -E2BIG ? 0 : r, "objects");
+	for (i = 0; i < n && i < SHOW_MAX && stamp == NULL; i++)
+		stamp = instances[i].outcome == OUTCOME_SCORED ? stamp_of(c, instances[i].weights) : NULL;
+	if (!ctl_as_json && stamp != NULL)
+		printf("  %s\n", stamp);
 	for (i = 0; i < n && i < SHOW_MAX; i++) {
 		json_t *j = show_instance(s, &instances[i]);
 
@@ -505,6 +527,7 @@ static int command_show(const struct config *c, const char *study_uid)
 	if (ctl_as_json) {
 		json_t *j = study_json(&st);
 
+		(void)json_object_set_new(j, "stamp", stamp != NULL ? json_string(stamp) : json_null());
 		(void)json_object_set(j, "objects", ji);
 		(void)json_object_set(j, "report_files", jr);
 		(void)json_object_set(j, "deliveries", jd);

@@ -31,6 +31,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "model/model.h"
 #include "model/preprocess.h"
 
 #include "dicom/dicom.h"
@@ -327,7 +328,7 @@ static int write_report(const struct config *config, const struct report_job *jo
 		.recipe = from->recipe,
 		.precision = from->precision,
 		.uid_namespace = from->uid_namespace,
-		.disclaimer = DISCLAIMER,
+		.disclaimer = from->demonstration ? MODEL_STAMP ". " DISCLAIMER : DISCLAIMER,
 		.findings = findings_for_report(list, job),
 		.n_findings = list->n,
 		.images = images,

@@ -154,6 +154,7 @@ struct ipc_report {
 	uint8_t uid_namespace[16];
 	uint8_t findings[DIGEST_SIZE];
 	uint32_t n_images;
+	uint32_t demonstration; /* 1: the bundle is not a clinical one, so everything bears MODEL_STAMP */
 	/* struct ipc_report_image [n_images] follows in the memory file */
 };
 

@@ -23,6 +23,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "model/model.h"
+
 #include "daemon/keeper.h"
 #include "daemon/notify.h"
 #include "daemon/sandbox.h"
@@ -452,6 +454,10 @@ void keeper_model(struct keeper *k, const struct ipc_model *m)
 	memcpy(k->model.weights, m->weights, DIGEST_SIZE);
 	log_info("model \"%s\" ready: %u findings, domain=%s", m->name, m->n_findings,
 		 m->domain == 2 ? "clinical" : m->domain == 1 ? "phantom" : "untrained");
+	if (m->domain != MODEL_CLINICAL)
+		log_warning(MODEL_STAMP ": %s", k->config->allow_out_of_domain ?
+			    "allow_out_of_domain is set, so it scores and reports every image, and stamps it" :
+			    "only images that are tagged as Quality Control Image (0028,0300) are reported");
 	warn_uncalibrated(k);
 	figures_model(k);
 }

@@ -23,6 +23,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "model/model.h"
+
 #include "daemon/keeper.h"
 #include "daemon/sandbox.h"
 
@@ -171,6 +173,8 @@ static void report_key(const struct keeper *k, const struct composition *c, uint
 	update_text(d, recipe_name(k->config->recipe));
 	update_text(d, precision_name(k->config->precision));
 	update_text(d, k->config->gate == GATE_OFF ? "gate=off" : "gate=tags");
+	if (k->model.domain != MODEL_CLINICAL) /* `carzero-model verify` may lift the stamp off the same weights */
+		update_text(d, MODEL_STAMP);
 	digest_final(d, ret);
 }
 
@@ -358,7 +362,8 @@ static int fill_image(struct keeper *k, const struct instance *in, struct ipc_re
 static int write_job(struct keeper *k, struct composition *c, struct report *report, int fd)
 {
 	CLEANUP(free) struct ipc_report_image *image = xcalloc(1, sizeof(*image));
-	struct ipc_report job = { .n_images = (uint32_t)c->n_instances };
+	struct ipc_report job = { .n_images = (uint32_t)c->n_instances,
+				  .demonstration = k->model.domain != MODEL_CLINICAL };
 	struct report old[STORE_CLASSES_MAX * 64];
 	size_t n_old = 0, i;
 	int r;

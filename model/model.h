@@ -28,6 +28,9 @@ struct model_run;
 enum model_precision { MODEL_F32, MODEL_BF16 }; /* of the image tower's products; the rest is f32 */
 enum model_domain { MODEL_UNTRAINED, MODEL_PHANTOM, MODEL_CLINICAL }; /* model.json "domain" */
 
+/* What everything says that a bundle of another domain than clinical has scored. */
+#define MODEL_STAMP "DEMONSTRATION MODEL, NOT VALID ON PATIENTS"
+
 struct model_info {
 	char name[64];              /* model.json "name" */
 	char family[64];            /* what calibrations refer to: model.json "family" */
