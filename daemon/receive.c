@@ -537,6 +537,7 @@ static void run(struct listener *l)
 {
 	struct pollfd p[LISTENING_MAX + 2];
 	struct signalfd_siginfo info;
+	struct err e;
 	sigset_t mask;
 	int signals;
 	size_t i;
@@ -551,6 +552,8 @@ static void run(struct listener *l)
 	signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
+	if (sandbox_prepare(SANDBOX_ASSOCIATION, &e) < 0 || sandbox_enter(SANDBOX_LISTENER, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
 	tell_listening(l);
 	for (i = 0; i < l->n_sock; i++)
 		p[i] = (struct pollfd){ .fd = l->sock[i].fd, .events = POLLIN };

@@ -45,6 +45,8 @@ struct sender {
 	struct scu *scu; /* open association, or NULL */
 	char classes[IPC_CLASSES_MAX][UID_MAX]; /* that it was opened for */
 	size_t n_classes;
+	struct err unknown; /* why there is no address: nobody knew the name when we started */
+	bool stale;         /* a name, and not reached: by now it may be another address's */
 };
 
 static volatile sig_atomic_t hung_up;
@@ -83,9 +85,15 @@ static enum scu_failure open_for(struct sender *s, const struct ipc_deliver *d, 
 		classes[i] = s->classes[i];
 	}
 	s->n_classes = d->n;
+	if (s->peer.address[0] == '\0') {
+		*e = s->unknown;
+		s->stale = true;
+		return SCU_UNREACHABLE;
+	}
 	failure = dicom_scu_open(&s->peer, classes, d->n, &s->scu, e);
 	if (failure != SCU_OK)
 		s->scu = NULL;
+	s->stale = failure == SCU_UNREACHABLE && strcmp(s->peer.address, s->peer.host) != 0;
 	return failure;
 }
 
@@ -206,6 +214,8 @@ static void run(struct sender *s)
 		deliver(s, &m.deliver, fds, n_fds);
 		while (n_fds > 0)
 			(void)close(fds[--n_fds]);
+		if (s->stale) /* the next process asks for the address anew; behind these walls nobody can */
+			_exit(0);
 	}
 }
 
@@ -250,5 +260,8 @@ int main(int argc, char **argv)
 	(void)str_copy(s.peer.certificate, sizeof(s.peer.certificate), peer->certificate);
 	s.peer.connect_seconds = CONNECT_SECONDS;
 	s.peer.response_seconds = RESPONSE_SECONDS;
+	(void)dicom_scu_resolve(&s.peer, &s.unknown); /* told to the keeper with the first object */
+	if (sandbox_enter(SANDBOX_SEND, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
 	run(&s);
 }

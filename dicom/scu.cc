@@ -80,6 +80,8 @@ struct scu {
 namespace
 {
 
+const char no_address[] = "host name cannot be resolved to an IPv4 address";
+
 enum scu_failure unreachable(struct scu *s, struct err *e, const char *what, const char *why)
 {
 	char quoted[TLS_WHY_MAX];
@@ -152,7 +154,7 @@ enum scu_failure rejected(struct scu *s, struct err *e)
 	return transient ? SCU_REJECTED_TRANSIENT : SCU_REJECTED_PERMANENT;
 }
 
-int resolve(const struct dicom_peer *peer, char ret[NI_MAXHOST], const char **ret_why)
+int resolve(struct dicom_peer *peer, const char **ret_why)
 {
 	struct addrinfo hints, *list = nullptr;
 	int r;
@@ -162,7 +164,7 @@ int resolve(const struct dicom_peer *peer, char ret[NI_MAXHOST], const char **re
 	hints.ai_socktype = SOCK_STREAM;
 	r = getaddrinfo(peer->host, nullptr, &hints, &list);
 	if (r == 0) {
-		r = getnameinfo(list->ai_addr, list->ai_addrlen, ret, NI_MAXHOST, nullptr, 0,
+		r = getnameinfo(list->ai_addr, list->ai_addrlen, peer->address, sizeof(peer->address), nullptr, 0,
 				NI_NUMERICHOST);
 		freeaddrinfo(list);
 	}
@@ -243,7 +245,7 @@ enum scu_failure no_connection(struct scu *s, struct err *e, int64_t since_ms, c
 
 enum scu_failure open_association(struct scu *s, const char *const *classes, size_t n, struct err *e)
 {
-	char host[NI_MAXHOST], address[NI_MAXHOST + 8];
+	char address[sizeof(s->peer.address) + 8];
 	const char *why = "";
 	int64_t since_ms;
 	OFCondition c;
@@ -252,9 +254,9 @@ enum scu_failure open_association(struct scu *s, const char *const *classes, siz
 		(void)err_set(e, -E2BIG, "%s: %zu classes, at most %d", s->name, n, CLASSES_MAX);
 		return SCU_NO_CONTEXT;
 	}
-	if (resolve(&s->peer, host, &why) != 0)
-		return unreachable(s, e, "host name cannot be resolved to an IPv4 address", why);
-	(void)snprintf(address, sizeof(address), "%s:%u", host, s->peer.port);
+	if (s->peer.address[0] == '\0' && resolve(&s->peer, &why) != 0)
+		return unreachable(s, e, no_address, why);
+	(void)snprintf(address, sizeof(address), "%s:%u", s->peer.address, s->peer.port);
 	since_ms = clock_boot_ms();
 	c = request(s, address, classes, n);
 	if (c == DUL_ASSOCIATIONREJECTED)
@@ -504,6 +506,19 @@ template <typename F> enum scu_failure sorted(struct scu *s, struct err *e, F f)
 	return failure;
 }
 
+}
+
+int dicom_scu_resolve(struct dicom_peer *peer, struct err *e)
+{
+	return guarded(e, "dicom_scu_resolve", [&]() -> int {
+		const char *why = "";
+
+		if (resolve(peer, &why) == 0)
+			return 0;
+		scu unconnected(peer);
+		(void)unreachable(&unconnected, e, no_address, why);
+		return -EHOSTUNREACH;
+	});
 }
 
 enum scu_failure dicom_scu_open(const struct dicom_peer *peer, const char *const *classes, size_t n,

@@ -18,6 +18,7 @@ extern "C" {
 struct dicom_peer {
 	char ae_title[AE_TITLE_MAX], our_ae_title[AE_TITLE_MAX];
 	char host[256];
+	char address[48];            /* of host, numeric; "": found out at open, which reads files and asks servers */
 	uint16_t port;
 	unsigned connect_seconds, response_seconds;
 	const struct tls *tls;       /* NULL: plain DICOM */
@@ -36,6 +37,8 @@ enum scu_failure {
 
 struct scu; /* an open association */
 
+/* Fills in peer->address.  -EHOSTUNREACH: nobody knows the name now. */
+int dicom_scu_resolve(struct dicom_peer *peer, struct err *e);
 /* Proposes the given storage classes, each in a context of its own (explicit and implicit VR little
  * endian).  The text in e is one line for the operator. */
 enum scu_failure dicom_scu_open(const struct dicom_peer *peer, const char *const *classes, size_t n,

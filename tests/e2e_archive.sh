@@ -12,6 +12,8 @@ phantom --seed 23 -o "$work/c.dcm"
 down=12
 [ "${CHECK_LONG:-no}" = yes ] && down=60
 write_config
+# by name: found out before the sender's walls close, anew after each failure
+sed -i 's/ae_title: ARCHIVE, host: 127.0.0.1/ae_title: ARCHIVE, host: localhost/' "$work/carzerod.yaml"
 start_node
 ok $? "the node is ready, the archive is not"
 send MODALITY "$work/a.dcm" "$work/b.dcm"
@@ -50,6 +52,22 @@ stop_archive
 start_archive
 check "flush" ctl flush ARCHIVE
 check "delivered after the flush" wait_for 30 archive_has 1
+
+# ---- an archive whose name nobody knows ------------------------------------------------------------------
+stop_node
+sed -i 's/ae_title: ARCHIVE, host: localhost/ae_title: ARCHIVE, host: nobody.invalid/' "$work/carzerod.yaml"
+start_node
+phantom --seed 24 -o "$work/d.dcm"
+send MODALITY "$work/d.dcm"
+ok $? "a film for an archive without an address"
+no_address() {
+	ctl queue | grep -q 'cannot be resolved'
+}
+check "the queue says so" wait_for 30 no_address
+stop_node
+sed -i 's/ae_title: ARCHIVE, host: nobody.invalid/ae_title: ARCHIVE, host: 127.0.0.1/' "$work/carzerod.yaml"
+start_node
+check "with an address it arrives" wait_for 30 archive_has 2
 
 # ---- Orthanc ------------------------------------------------------------------------------------------
 orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
