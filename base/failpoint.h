@@ -5,10 +5,10 @@
  *	if (!failpoint_skips("scp.fsync") && fsync(fd) < 0)      a step that a test may take away
  *
  * Without --enable-failpoints all of them are nothing: no code, no names in the program.  With it, a
- * program started with CARZEROD_FAILPOINTS=FILE maps that file, shared with the test and with every
- * other process of the node.  The test arms places in it while the node runs; every place that is
- * passed enters itself, so that a test can go through all of them; and the file moves the two clocks
- * of clock.h.  A passage makes no system call, so it works behind every seccomp filter.
+ * program started with CARZEROD_FAILPOINTS=ID attaches that shared memory (shmat(2)) of the test's,
+ * as every other process of the node does.  The test arms places in it while the node runs; every
+ * place that is passed enters itself, so that a test can go through all of them; and two numbers in it
+ * move the two clocks of clock.h.  A passage makes no system call, so it works behind every seccomp filter.
  *
  * failpoint_about() says which thing it is about, by a digest: an arm with a digest fires only there.
  */
@@ -55,7 +55,7 @@ struct failpoint_place {
 	uint8_t digest[DIGEST_SIZE];
 };
 
-struct failpoints { /* the file */
+struct failpoints { /* what is shared */
 	uint64_t magic;
 	int64_t wall_ms, boot_ms; /* added to the clocks */
 	struct failpoint_place place[FAILPOINT_PLACES];
