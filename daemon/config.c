@@ -39,6 +39,7 @@ static const char *const recipe_names[] = { "window", "mimic", NULL };
 static const char *const precision_names[] = { "f32", "bf16", NULL };
 static const char *const gate_names[] = { "tags", "off", NULL };
 static const char *const other_storage_names[] = { "aside", "refuse", NULL };
+static const char *const commitment_names[] = { "none", "same", "new", NULL };
 static const char *const sr_class_names[] = { "enhanced", "comprehensive", "comprehensive-3d", NULL };
 
 const char *recipe_name(enum recipe r)
@@ -466,6 +467,7 @@ static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, port, yaml_read_u16, .min = 1, .max = UINT16_MAX, .required = true),
 	YAML_KEY(struct peer, tls, yaml_read_bool),
 	YAML_KEY(struct peer, certificate, read_certificate_name),
+	YAML_KEY(struct peer, commitment, yaml_read_name, .names = commitment_names),
 	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT,
 	  .names = sr_class_names },
 };

@@ -34,6 +34,8 @@ enum precision { PRECISION_F32, PRECISION_BF16 };
 enum gate_policy { GATE_TAGS, GATE_OFF }; /* a content vote gets its own value when it exists */
 enum other_storage { OTHER_ASIDE, OTHER_REFUSE }; /* storage classes that we do not analyse */
 
+enum commitment_mode { COMMITMENT_NONE, COMMITMENT_SAME, COMMITMENT_NEW }; /* on which association it is told */
+
 struct network { /* CIDR; IPv4 as ::ffff:0:0/96 */
 	struct in6_addr address;
 	unsigned bits;           /* of the 128 */
@@ -57,6 +59,7 @@ struct peer { /* whom we may send to */
 	uint16_t port;
 	bool tls;
 	char certificate[CONFIG_CERTIFICATE_MAX]; /* name that its certificate must carry; "": host */
+	enum commitment_mode commitment;
 	enum sr_class sr_classes[SR_CLASS_COUNT]; /* order of preference; default comprehensive, enhanced, comprehensive-3d */
 	size_t n_sr_classes;
 };

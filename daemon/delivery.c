@@ -188,12 +188,18 @@ static bool resting(const struct keeper *k, const struct courier *c)
 	return k->now < c->not_before;
 }
 
+/* It tells of its commitment on an association to our listener, and perhaps only once. */
+static bool deaf(const struct keeper *k, const struct courier *c)
+{
+	return c->peer->commitment == COMMITMENT_NEW && !k->receiver.ready;
+}
+
 static void dispatch_one(struct keeper *k, struct courier *c)
 {
 	struct err e;
 	int r;
 
-	if (c->busy || resting(k, c))
+	if (c->busy || resting(k, c) || deaf(k, c))
 		return;
 	if (c->stale) {
 		helper_restart(&c->helper, k->boot);
@@ -251,8 +257,8 @@ int64_t delivery_next(struct keeper *k)
 		const struct courier *c = courier_find(k, d[i].ae_title);
 		int64_t due = d[i].due;
 
-		if (c == NULL || c->busy)
-			continue;
+		if (c == NULL || c->busy || deaf(k, c))
+			continue; /* what it waits for wakes us */
 		if (due < c->not_before)
 			due = c->not_before;
 		if (c->helper.pid == 0 && k->now + (c->helper.not_before - k->boot) > due)
@@ -276,6 +282,7 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 	if (r < 0 && r != -EEXIST)
 		keeper_must(k, r, "commit the class of a delivery");
 	failpoint("delivery.chosen");
+	c->chosen = d->index;
 	c->went = r == 0;
 	ipc_begin(&m, IPC_GO, d->h.token);
 	m.go.go = r == 0;
@@ -319,19 +326,22 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 {
 	unsigned woken = 0;
 
-	keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
+	if (c->peer->commitment == COMMITMENT_NONE) {
+		keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
+		k->delivered++;
+		figures_delivered(k, c->delivery.study);
+	} else
+		commitment_ask(k, c, status);
 	failpoint("delivery.closed");
 	log_info("delivery=%lld study=%lld to=\"%s\" accepted status=%04xH", (long long)c->delivery.id,
 		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
 	record(k, c, status, "accepted", why);
-	k->delivered++;
-	figures_delivered(k, c->delivery.study);
 	if (c->failures > 0) { /* it is back: what waited for it need not wait longer */
 		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
 		log_info("destination=\"%s\" available again: %u deliveries due", c->peer->ae_title, woken);
 	}
 	c->failures = 0;
-	c->busy = false;
+	c->busy = c->asking;
 }
 
 /* 0122H: not this SOP class, whatever was negotiated.  The next one that was prepared, at once; else parked. */
@@ -405,7 +415,9 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 
 void delivery_lost(struct keeper *k, struct courier *c)
 {
-	if (c->busy)
+	if (c->busy && c->asking)
+		commitment_lost(k, c);
+	else if (c->busy)
 		lost(k, c, "the sending process died or was killed at its deadline");
 }
 
@@ -433,6 +445,10 @@ void delivery_stop(struct keeper *k)
 
 		if (!c->busy)
 			continue;
+		if (c->asking) { /* recovery sees whether it was asked for */
+			c->busy = c->asking = false;
+			continue;
+		}
 		keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now, -1, "the node stopped",
 						    c->delivery.permanent, true), "give a delivery back");
 		c->busy = false;

@@ -318,6 +318,13 @@ void intake_receive(struct keeper *k, struct association *a)
 		create_file(k, a);
 		return;
 	}
+	if (m.h.type == IPC_COMMITTED) {
+		keeper_must(k, store_begin(k->store), "begin");
+		commitment_told(k, &m.committed, m.committed.calling_ae);
+		keeper_must(k, store_commit(k->store), "commit what an archive told");
+		send_status(a, IPC_ANSWER, m.h.token, STATUS_SUCCESS, NULL);
+		return;
+	}
 	if (m.h.type == IPC_ENDED) {
 		a->end = m.ended;
 		a->told = true;

@@ -100,6 +100,17 @@ static bool check_sent(const union ipc_message *m)
 	       TEXT_OK(m->sent.why);
 }
 
+static bool check_ask(const union ipc_message *m)
+{
+	return uid_ok(m->ask.transaction) && uid_ok(m->ask.sop_class) && uid_ok(m->ask.sop_uid) && m->ask.wait <= 1;
+}
+
+static bool check_committed(const union ipc_message *m)
+{
+	return uid_ok(m->committed.transaction) && uid_ok(m->committed.sop_uid) && TEXT_OK(m->committed.calling_ae) &&
+	       m->committed.failed <= 1;
+}
+
 static bool check_decode(const union ipc_message *m)
 {
 	return m->decode.side >= 1 && m->decode.side <= IPC_SIDE_MAX;
@@ -149,6 +160,10 @@ static const struct {
 	[IPC_CHOSE] = { "CHOSE", FROM(IPC_SEND), sizeof(struct ipc_chose), 0, 0, check_chose },
 	[IPC_SENT] = { "SENT", FROM(IPC_SEND), sizeof(struct ipc_sent), 0, 0, check_sent },
 	[IPC_ENDED] = { "ENDED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_ended), 0, 0, check_ended },
+	[IPC_ASKED] = { "ASKED", FROM(IPC_SEND), sizeof(struct ipc_sent), 0, 0, check_sent },
+	[IPC_COMMITTED] = { "COMMITTED", FROM(IPC_SEND) | FROM(IPC_ASSOCIATION), sizeof(struct ipc_committed), 0, 0,
+			    check_committed },
+	[IPC_ASK] = { "ASK", FROM(IPC_KEEPER), sizeof(struct ipc_ask), 0, 0, check_ask },
 	[IPC_CHANNEL] = { "CHANNEL", FROM(IPC_KEEPER), sizeof(struct ipc_channel), 0, 1, NULL },
 	[IPC_FILE] = { "FILE", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 1, NULL },
 	[IPC_ANSWER] = { "ANSWER", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 0, NULL },

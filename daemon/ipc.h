@@ -7,11 +7,11 @@
  * AE titles well-formed.  After it the fields may be believed to be well-formed, never to be true.
  *
  *	receiver (listener)  ->  LISTENING, ADMIT               <-  CHANNEL + fd
- *	association child    ->  CREATE, STORED, ABANDON, ENDED <-  FILE + fd, ANSWER
+ *	association child    ->  CREATE, STORED, ABANDON, COMMITTED, ENDED <-  FILE + fd, ANSWER
  *	image                ->  READY, DECODED, COMPOSED, DIED <-  DECODE + fds, COMPOSE + fds
  *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
  *	export               ->  READY
- *	send                 ->  READY, CHOSE, SENT             <-  DELIVER + fds, GO
+ *	send                 ->  READY, CHOSE, SENT, ASKED, COMMITTED <-  DELIVER + fds, GO, ASK
  *
  * Both ends are always of one build: there is no version, and sizes are checked.
  */
@@ -45,7 +45,9 @@ enum ipc_type {
 	/* from the keeper */
 	IPC_CHANNEL, IPC_FILE, IPC_ANSWER, IPC_DECODE, IPC_COMPOSE, IPC_SCORE, IPC_DELIVER, IPC_GO,
 	/* to the keeper, later than the others */
-	IPC_ENDED,
+	IPC_ENDED, IPC_ASKED, IPC_COMMITTED,
+	/* from it */
+	IPC_ASK,
 	IPC_TYPE_COUNT
 };
 
@@ -206,6 +208,22 @@ struct ipc_chose {
 	uint32_t zero;
 };
 
+struct ipc_ask { /* for storage commitment to one object; ASKED, a struct ipc_sent, answers */
+	struct ipc_header h;
+	char transaction[UID_MAX], sop_class[UID_MAX], sop_uid[UID_MAX];
+	uint8_t wait; /* on the same association for what is told */
+	uint8_t zero[4];
+};
+
+struct ipc_committed { /* ANSWER answers an association child */
+	struct ipc_header h;
+	char transaction[UID_MAX], sop_uid[UID_MAX];
+	char calling_ae[AE_TITLE_MAX]; /* of the association on which it was told */
+	uint8_t failed;
+	uint16_t reason; /* (0008,1197) */
+	uint8_t zero[2];
+};
+
 struct ipc_go {
 	struct ipc_header h;
 	uint32_t go; /* 0: drop it */
@@ -237,6 +255,8 @@ union ipc_message {
 	struct ipc_scored scored;
 	struct ipc_deliver deliver;
 	struct ipc_chose chose;
+	struct ipc_ask ask;
+	struct ipc_committed committed;
 	struct ipc_go go;
 	struct ipc_sent sent;
 };

@@ -520,6 +520,12 @@ static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role,
 	case IPC_CHOSE:
 		delivery_chose(k, &k->courier[index], &m.chose);
 		break;
+	case IPC_ASKED:
+		commitment_asked(k, &k->courier[index], &m.sent);
+		break;
+	case IPC_COMMITTED:
+		commitment_told(k, &m.committed, k->courier[index].peer->ae_title);
+		break;
 	case IPC_SENT:
 		delivery_sent(k, &k->courier[index], &m.sent);
 		break;

@@ -7,6 +7,7 @@
  *	reporting.c   studies: claim -> compose (image), once for each SR class -> reports, deliveries
  *	delivery.c    destinations: claim -> send -> done, later, or parked
  *	retention.c   what is done with goes
+ *	commitment.c  destinations that must say that they keep what they took
  *	control.c     the operator's socket
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	reload.c      another configuration: tried, then taken over
@@ -97,6 +98,8 @@ struct courier { /* one for each configured peer */
 	struct helper helper;
 	bool busy;
 	bool stale;                /* its helper has old settings: started anew once it is not busy */
+	bool asking;               /* busy with storage commitment: the delivery is no claim of ours any more */
+	size_t chosen;             /* of report, once the peer took a class */
 	bool went;                 /* the object of this attempt was let go */
 	uint64_t ticket;           /* of the DELIVER under way */
 	struct delivery delivery;  /* as claimed, while busy */
@@ -254,6 +257,12 @@ void reload_model(struct keeper *k, const struct ipc_model *m);
 void reload_trial_lost(struct keeper *k);
 void reload_deadline(struct keeper *k);
 bool reload_due(const struct keeper *k); /* the next turn has something to do for it */
+
+/* commitment.c */
+void commitment_ask(struct keeper *k, struct courier *c, int status); /* in place of the claim's end */
+void commitment_asked(struct keeper *k, struct courier *c, const struct ipc_sent *d);
+void commitment_lost(struct keeper *k, struct courier *c);
+void commitment_told(struct keeper *k, const struct ipc_committed *t, const char *destination);
 
 /* control.c */
 void control_open(struct keeper *k);

@@ -176,6 +176,28 @@ static void abandon(void *arg, uint64_t id)
 	(void)ipc_send(IPC_FD, &m, NULL, 0); /* when it fails the keeper sees our end and cleans up */
 }
 
+static bool expects_commitment(void *arg)
+{
+	const struct association *as = arg;
+	const struct peer *peer = config_peer(as->config, as->calling_ae);
+
+	return peer != NULL && peer->commitment != COMMITMENT_NONE;
+}
+
+static uint16_t committed(void *arg, const char *transaction, const struct commitment_item *item)
+{
+	const struct association *as = arg;
+	union ipc_message m;
+
+	ipc_begin(&m, IPC_COMMITTED, 0);
+	(void)str_copy(m.committed.transaction, UID_MAX, transaction);
+	(void)str_copy(m.committed.sop_uid, UID_MAX, item->sop_uid);
+	(void)str_copy(m.committed.calling_ae, AE_TITLE_MAX, as->calling_ae);
+	m.committed.failed = item->failed;
+	m.committed.reason = item->reason;
+	return ask(&m, IPC_ANSWER, NULL) ? m.status.status : 0x0110; /* the archive tells again */
+}
+
 static void report_association(const struct association *as, const struct scp_result *result)
 {
 	char calling[5 * AE_TITLE_MAX];
@@ -226,7 +248,7 @@ static void serve(const struct config *config, const struct tls *tls, int sock, 
 static void serve(const struct config *config, const struct tls *tls, int sock, const struct in6_addr *from,
 		  const struct scp_reject *refuse)
 {
-	static const struct scp_ops ops = { admit, create, stored, abandon };
+	static const struct scp_ops ops = { admit, create, stored, abandon, expects_commitment, committed };
 	struct association as = { .config = config, .from = *from };
 	struct scp_policy policy = {
 		.ae_title = config->ae_title,

@@ -35,6 +35,7 @@
 #define RELEASE_AFTER_MS 1000
 #define END_AFTER_MS 60000
 #define CONNECT_SECONDS 10
+#define COMMITMENT_SECONDS 10 /* for an archive that tells on the same association */
 #define RESPONSE_SECONDS 60
 #define REPORT_BYTES_MAX (64u << 20)
 #define SEND_MEMORY (1024ull << 20)
@@ -154,6 +155,51 @@ static enum scu_failure store_first_accepted(struct sender *s, const struct ipc_
 	return failure;
 }
 
+/* Told on our own association; the keeper knows whether it waits for that. */
+static void committed(void *arg, const char *transaction, const struct commitment_item *item)
+{
+	union ipc_message m;
+
+	(void)arg;
+	ipc_begin(&m, IPC_COMMITTED, 0);
+	(void)str_copy(m.committed.transaction, UID_MAX, transaction);
+	(void)str_copy(m.committed.sop_uid, UID_MAX, item->sop_uid);
+	m.committed.failed = item->failed;
+	m.committed.reason = item->reason;
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+}
+
+/* On the association of the C-STORE, if it is still there.  An archive that tells on an association of its
+ * own is not kept waiting with ours. */
+static void ask_commitment(struct sender *s, const struct ipc_ask *a)
+{
+	struct commitment wanted = { .n = 1 };
+	struct ipc_deliver one = { .n = 1 };
+	union ipc_message m;
+	enum scu_failure failure;
+	struct err e = { "" };
+	uint16_t status = 0;
+
+	(void)str_copy(wanted.transaction, UID_MAX, a->transaction);
+	(void)str_copy(wanted.item[0].sop_class, UID_MAX, a->sop_class);
+	(void)str_copy(wanted.item[0].sop_uid, UID_MAX, a->sop_uid);
+	(void)str_copy(one.sop_class[0], UID_MAX, a->sop_class);
+	failure = s->scu != NULL ? SCU_OK : open_for(s, &one, &e);
+	if (failure == SCU_OK)
+		failure = dicom_scu_ask_commitment(s->scu, &wanted, &status, &e);
+	ipc_begin(&m, IPC_ASKED, a->h.token);
+	m.sent.failure = failure;
+	m.sent.status = failure == SCU_OK || failure == SCU_STATUS ? status : -1;
+	(void)str_copy(m.sent.why, sizeof(m.sent.why), e.text);
+	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
+		_exit(0);
+	if (failure == SCU_OK && a->wait && dicom_scu_await_commitment(s->scu, COMMITMENT_SECONDS, &e) == SCU_OK)
+		return;
+	dicom_scu_close(s->scu);
+	s->scu = NULL;
+}
+
 static void deliver(struct sender *s, const struct ipc_deliver *d, const int *fds, size_t n_fds)
 {
 	union ipc_message m;
@@ -209,9 +255,12 @@ static void run(struct sender *s)
 			dicom_scu_close(s->scu);
 			_exit(0);
 		}
-		if (r < 0 || m.h.type != IPC_DELIVER)
+		if (r < 0 || (m.h.type != IPC_DELIVER && m.h.type != IPC_ASK))
 			fatal(FATAL_SOFTWARE, "channel: %s", r < 0 ? strerror(-r) : "not for us");
-		deliver(s, &m.deliver, fds, n_fds);
+		if (m.h.type == IPC_ASK)
+			ask_commitment(s, &m.ask);
+		else
+			deliver(s, &m.deliver, fds, n_fds);
 		while (n_fds > 0)
 			(void)close(fds[--n_fds]);
 		if (s->stale) /* the next process asks for the address anew; behind these walls nobody can */
@@ -257,6 +306,8 @@ int main(int argc, char **argv)
 	(void)str_copy(s.peer.host, sizeof(s.peer.host), peer->host);
 	s.peer.port = peer->port;
 	s.peer.tls = tls;
+	s.peer.commitment = peer->commitment != COMMITMENT_NONE;
+	s.peer.committed = committed;
 	(void)str_copy(s.peer.certificate, sizeof(s.peer.certificate), peer->certificate);
 	s.peer.connect_seconds = CONNECT_SECONDS;
 	s.peer.response_seconds = RESPONSE_SECONDS;

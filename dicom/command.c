@@ -15,14 +15,23 @@
 enum {
 	E_GROUP_LENGTH = 0x0000,
 	E_SOP_CLASS = 0x0002,
+	E_REQUESTED_CLASS = 0x0003,
 	E_FIELD = 0x0100,
 	E_MESSAGE_ID = 0x0110,
 	E_RESPONDED_ID = 0x0120,
+	E_DESTINATION = 0x0600,
 	E_PRIORITY = 0x0700,
 	E_DATA_SET_TYPE = 0x0800,
 	E_STATUS = 0x0900,
 	E_COMMENT = 0x0902,
 	E_SOP_UID = 0x1000,
+	E_REQUESTED_UID = 0x1001,
+	E_EVENT_TYPE = 0x1002,
+	E_ACTION_TYPE = 0x1008,
+	E_REMAINING = 0x1020,
+	E_COMPLETED = 0x1021,
+	E_FAILED = 0x1022,
+	E_WARNED = 0x1023,
 };
 
 #define NO_DATA_SET 0x0101 /* PS3.7 E.1: this value alone means that none follows */
@@ -67,9 +76,11 @@ int command_read(const void *bytes, size_t n, struct command *ret)
 		value = buf_of(span, length);
 		switch (element) {
 		case E_SOP_CLASS:
+		case E_REQUESTED_CLASS:
 			get_uid(&value, c.sop_class);
 			break;
 		case E_SOP_UID:
+		case E_REQUESTED_UID:
 			get_uid(&value, c.sop_uid);
 			break;
 		case E_FIELD:
@@ -89,6 +100,22 @@ int command_read(const void *bytes, size_t n, struct command *ret)
 		case E_STATUS:
 			r = get_short(&value, &c.status);
 			status = true;
+			break;
+		case E_EVENT_TYPE:
+		case E_ACTION_TYPE:
+			r = get_short(&value, &c.kind);
+			break;
+		case E_REMAINING:
+			r = get_short(&value, &c.remaining);
+			break;
+		case E_COMPLETED:
+			r = get_short(&value, &c.completed);
+			break;
+		case E_FAILED:
+			r = get_short(&value, &c.failed);
+			break;
+		case E_WARNED:
+			r = get_short(&value, &c.warned);
 			break;
 		default:
 			break;
@@ -139,14 +166,17 @@ static size_t put_text(uint8_t *p, unsigned element, const char *text, uint8_t p
 
 size_t command_write(const struct command *c, uint8_t out[COMMAND_WRITE_MAX])
 {
-	bool answer = (c->field & COMMAND_RSP) != 0;
+	bool answer = (c->field & COMMAND_RSP) != 0, requested = c->field == COMMAND_N_ACTION_RQ;
+	bool ranked = c->field == COMMAND_C_STORE_RQ || c->field == COMMAND_C_FIND_RQ || c->field == COMMAND_C_MOVE_RQ;
 	size_t n = 12; /* group length: known at the end */
 
 	if (c->sop_class[0] != '\0')
-		n += put_text(out + n, E_SOP_CLASS, c->sop_class, '\0');
+		n += put_text(out + n, requested ? E_REQUESTED_CLASS : E_SOP_CLASS, c->sop_class, '\0');
 	n += put_short(out + n, E_FIELD, c->field);
 	n += put_short(out + n, answer ? E_RESPONDED_ID : E_MESSAGE_ID, c->message_id);
-	if (c->field == COMMAND_C_STORE_RQ)
+	if (c->destination[0] != '\0')
+		n += put_text(out + n, E_DESTINATION, c->destination, ' ');
+	if (ranked)
 		n += put_short(out + n, E_PRIORITY, 0); /* medium */
 	n += put_short(out + n, E_DATA_SET_TYPE, c->data_set ? DATA_SET : NO_DATA_SET);
 	if (answer)
@@ -154,7 +184,9 @@ size_t command_write(const struct command *c, uint8_t out[COMMAND_WRITE_MAX])
 	if (answer && c->comment[0] != '\0')
 		n += put_text(out + n, E_COMMENT, c->comment, ' ');
 	if (c->sop_uid[0] != '\0')
-		n += put_text(out + n, E_SOP_UID, c->sop_uid, '\0');
+		n += put_text(out + n, requested ? E_REQUESTED_UID : E_SOP_UID, c->sop_uid, '\0');
+	if (c->kind != 0)
+		n += put_short(out + n, requested ? E_ACTION_TYPE : E_EVENT_TYPE, c->kind);
 	(void)put_head(out, E_GROUP_LENGTH, 4);
 	(void)put_u16(out + 8, (unsigned)(n - 12));
 	(void)put_u16(out + 10, 0);

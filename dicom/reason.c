@@ -2,6 +2,7 @@
  *
  * Apart from image.cc and scp.cc so that programs without DCMTK (the keeper) can say it too.
  */
+#include "dicom/commitment.h"
 #include "dicom/image.h"
 #include "dicom/scp.h"
 
@@ -57,4 +58,24 @@ const char *scp_end_name(enum scp_end end)
 		return "tls-refused";
 	}
 	return "unknown";
+}
+
+const char *commitment_reason(uint16_t reason)
+{
+	switch (reason) {
+	case 0x0110:
+		return "processing failure there";
+	case 0x0112:
+		return "the archive does not have the object";
+	case 0x0119:
+		return "the archive has another class under this UID";
+	case 0x0122:
+		return "the archive does not commit to this SOP class";
+	case 0x0131:
+		return "duplicate transaction UID";
+	case 0x0213:
+		return "out of resources there";
+	default:
+		return "see PS3.3 C.14.1.1";
+	}
 }

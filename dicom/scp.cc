@@ -49,6 +49,8 @@ namespace
 /* PS3.4 B.2.3 and PS3.7 annex C.  0111H and 0213H are not C-STORE's. */
 enum {
 	OK = 0x0000,
+	PROCESSING_FAILURE = 0x0110,
+	INVALID_VALUE = 0x0115,
 	INVALID_UID = 0x0117,
 	CLASS_NOT_SUPPORTED = 0x0122,
 	MISTYPED = 0x0212,
@@ -515,6 +517,7 @@ bool store(struct session *s, uint8_t context_id, const struct command *q)
 		s->result->objects++;
 	else
 		s->result->refused++;
+	answer.kind = 0;
 	answer.field = COMMAND_C_STORE_RSP;
 	answer.data_set = false;
 	answer.status = refused.status;
@@ -527,11 +530,50 @@ bool store(struct session *s, uint8_t context_id, const struct command *q)
 	return !last_one;
 }
 
+/* An archive tells what became of objects that we sent it; false: the association is over. */
+bool event_report(struct session *s, uint8_t context_id, const struct command *q)
+{
+	static uint8_t bytes[COMMITMENT_BYTES_MAX]; /* a process serves one association */
+	bool explicit_vr = strcmp(s->contexts[context_id].syntax, UID_LittleEndianImplicitTransferSyntax) != 0;
+	struct command answer = *q;
+	struct commitment told;
+	size_t n = 0;
+	DUL_PDV pdv;
+
+	memset(&told, 0, sizeof(told));
+	do {
+		if (!next_pdv(s, false, &pdv))
+			return false;
+		if (pdv.pdvType != DUL_DATASETPDV || pdv.presentationContextID != context_id) {
+			protocol_error(s, "a command or another context inside a data set");
+			return false;
+		}
+		if (pdv.fragmentLength > sizeof(bytes) - n) {
+			note(s, "an N-EVENT-REPORT of more than %zu bytes", sizeof(bytes));
+			give_up(s, SCP_LIMIT, ABORT_USER, ABORT_NOT_SPECIFIED);
+			return false;
+		}
+		memcpy(bytes + n, pdv.data, pdv.fragmentLength);
+		n += pdv.fragmentLength;
+	} while (!pdv.lastPDV);
+	answer.status = OK;
+	if (commitment_read(bytes, n, explicit_vr, &told) < 0) {
+		note(s, "an N-EVENT-REPORT that cannot be read");
+		answer.status = INVALID_VALUE;
+	}
+	for (size_t i = 0; i < told.n && answer.status == OK; i++)
+		answer.status = s->ops->committed(s->arg, told.transaction, &told.item[i]);
+	answer.field = COMMAND_N_EVENT_RSP;
+	answer.data_set = false;
+	return send_command(s, context_id, &answer);
+}
+
 bool echo(struct session *s, uint8_t context_id, const struct command *q)
 {
 	struct command answer = *q;
 
 	answer.field = COMMAND_C_ECHO_RSP;
+	answer.kind = 0;
 	answer.status = OK;
 	s->result->echoes++;
 	return send_command(s, context_id, &answer);
@@ -591,8 +633,11 @@ void serve_commands(struct session *s)
 			going_on = echo(s, context_id, &c);
 		} else if (c.field == COMMAND_C_STORE_RQ) {
 			going_on = store(s, context_id, &c);
+		} else if (c.field == COMMAND_N_EVENT_RQ && c.data_set &&
+			   strcmp(s->contexts[context_id].sop_class, COMMITMENT_SOP_CLASS) == 0) {
+			going_on = event_report(s, context_id, &c);
 		} else {
-			protocol_error(s, "a command that is neither C-ECHO nor C-STORE");
+			protocol_error(s, "a command that is none of C-ECHO and C-STORE");
 			return;
 		}
 		if (!going_on)
@@ -615,19 +660,25 @@ void negotiate_context(struct session *s, const T_ASC_PresentationContext *p)
 	uint8_t id = p->presentationContextID;
 	struct context *ours = &s->contexts[id];
 	bool verification = strcmp(p->abstractSyntax, UID_VerificationSOPClass) == 0;
+	/* An archive tells in the role of the SCP (PS3.7 D.3.3.4).  One that proposes to be the SCU wants
+	 * commitment from us, who are no archive. */
+	bool commitment = strcmp(p->abstractSyntax, COMMITMENT_SOP_CLASS) == 0 &&
+			  (p->proposedRole == ASC_SC_ROLE_SCP || p->proposedRole == ASC_SC_ROLE_SCUSCP) &&
+			  s->ops->expects_commitment != nullptr && s->ops->expects_commitment(s->arg);
 	const char *syntax;
 
 	if (ours->syntax[0] != '\0')
 		return; /* the identifier a second time: the first stands */
-	if (!verification && !is_analysed(p->abstractSyntax) &&
+	if (!verification && !commitment && !is_analysed(p->abstractSyntax) &&
 	    (s->policy->refuse_other_storage || !is_storage(p->abstractSyntax))) {
 		note_refused(s, p, false);
 		(void)ASC_refusePresentationContext(params, id, ASC_P_ABSTRACTSYNTAXNOTSUPPORTED);
 		return;
 	}
-	syntax = best_syntax(p, verification ? UNCOMPRESSED : sizeof(syntaxes) / sizeof(syntaxes[0]));
+	syntax = best_syntax(p, verification || commitment ? UNCOMPRESSED : sizeof(syntaxes) / sizeof(syntaxes[0]));
 	if (syntax == nullptr ||
-	    ASC_acceptPresentationContext(params, id, syntax).bad()) {
+	    ASC_acceptPresentationContext(params, id, syntax,
+					  commitment ? ASC_SC_ROLE_SCP : ASC_SC_ROLE_DEFAULT).bad()) {
 		note_refused(s, p, true);
 		(void)ASC_refusePresentationContext(params, id, ASC_P_TRANSFERSYNTAXESNOTSUPPORTED);
 		return;

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include "dicom/commitment.h"
 #include "dicom/tls.h"
 
 #ifdef __cplusplus
@@ -60,6 +61,11 @@ struct scp_ops {
 	uint16_t (*stored)(void *arg, const struct scp_object *o);
 	/* The object will not come: its file may go. */
 	void (*abandon)(void *arg, uint64_t id);
+	/* After admit(): whether this peer may tell us that it has committed to objects (PS3.4 annex J);
+	 * NULL: nobody may. */
+	bool (*expects_commitment)(void *arg);
+	/* What it tells about one object; the DIMSE status to answer. */
+	uint16_t (*committed)(void *arg, const char *transaction, const struct commitment_item *item);
 };
 
 enum scp_end { SCP_RELEASED, SCP_ABORTED_BY_PEER, SCP_REJECTED, SCP_TIMED_OUT, SCP_PROTOCOL_ERROR, SCP_LIMIT, SCP_CLOSED, SCP_TLS };

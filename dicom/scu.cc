@@ -41,6 +41,7 @@ extern "C" {
 #define CLASSES_MAX 60 /* two contexts each, of 128 */
 #define PDU_BYTES_MAX 131072
 #define CONVERT_CHUNK 65536
+#define ANSWER_BYTES_MAX 65536 /* of a data set that a peer answers or reports with */
 #define CONVERTED_MAX (64u << 20) /* of an object written anew */
 
 /* Of one object: the deadlines of its PDUs and of the answer are shorter, this ends a trickle. */
@@ -172,7 +173,7 @@ int resolve(struct dicom_peer *peer, const char **ret_why)
 	return r;
 }
 
-OFCondition propose(T_ASC_Parameters *params, const char *const *classes, size_t n)
+OFCondition propose(T_ASC_Parameters *params, const char *const *classes, size_t n, bool commitment)
 {
 	static const char *one_syntax[2][1] = { { UID_LittleEndianExplicitTransferSyntax },
 						{ UID_LittleEndianImplicitTransferSyntax } };
@@ -186,6 +187,9 @@ OFCondition propose(T_ASC_Parameters *params, const char *const *classes, size_t
 			id = static_cast<T_ASC_PresentationContextID>(id + 2);
 			c = ASC_addPresentationContext(params, id, classes[i], one_syntax[j], 1);
 		}
+	if (commitment && c.good()) /* we are the SCU: no role to negotiate */
+		c = ASC_addPresentationContext(params, static_cast<T_ASC_PresentationContextID>(id + 2), COMMITMENT_SOP_CLASS,
+					       both, 2);
 	return c;
 }
 
@@ -217,7 +221,7 @@ OFCondition request(struct scu *s, const char *address, const char *const *class
 			    sizeof(params->ourImplementationClassUID));
 	OFStandard::strlcpy(params->ourImplementationVersionName, DICOM_IMPLEMENTATION_VERSION,
 			    sizeof(params->ourImplementationVersionName));
-	c = propose(params, classes, n);
+	c = propose(params, classes, n, s->peer.commitment);
 	if (c.bad()) {
 		(void)ASC_destroyAssociationParameters(&params);
 		return c;
@@ -279,12 +283,10 @@ enum scu_failure open_association(struct scu *s, const char *const *classes, siz
 	return SCU_NO_CONTEXT;
 }
 
-/* The whole answer to request `message_id` in this context. */
-enum scu_failure receive_answer(struct scu *s, uint8_t context_id, uint16_t field, const char *doing,
-				uint16_t *ret_status, struct err *e)
+/* A whole command set. */
+enum scu_failure receive_command(struct scu *s, const char *doing, uint8_t *ret_context, struct command *ret, struct err *e)
 {
 	uint8_t bytes[COMMAND_BYTES_MAX];
-	struct command answer;
 	size_t n = 0;
 	DUL_PDV pdv;
 
@@ -293,14 +295,92 @@ enum scu_failure receive_answer(struct scu *s, uint8_t context_id, uint16_t fiel
 
 		if (c == DUL_PEERREQUESTEDRELEASE || c.bad())
 			return lost(s, e, doing, c);
-		if (pdv.pdvType != DUL_COMMANDPDV || pdv.presentationContextID != context_id ||
+		if (pdv.pdvType != DUL_COMMANDPDV || (n > 0 && pdv.presentationContextID != *ret_context) ||
 		    pdv.fragmentLength > sizeof(bytes) - n)
 			return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+		*ret_context = pdv.presentationContextID;
 		memcpy(bytes + n, pdv.data, pdv.fragmentLength);
 		n += pdv.fragmentLength;
 	} while (!pdv.lastPDV);
-	if (command_read(bytes, n, &answer) < 0 || answer.field != field || answer.data_set ||
-	    answer.message_id != s->message_id)
+	if (command_read(bytes, n, ret) < 0)
+		return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+	return SCU_OK;
+}
+
+/* The data set that follows a command. */
+enum scu_failure receive_data_set(struct scu *s, const char *doing, uint8_t context_id, std::vector<uint8_t> *ret,
+				  struct err *e)
+{
+	DUL_PDV pdv;
+
+	ret->clear();
+	do {
+		OFCondition c = wire_next_pdv(s->association, &pdv);
+
+		if (c == DUL_PEERREQUESTEDRELEASE || c.bad())
+			return lost(s, e, doing, c);
+		if (pdv.pdvType != DUL_DATASETPDV || pdv.presentationContextID != context_id ||
+		    ret->size() + pdv.fragmentLength > ANSWER_BYTES_MAX)
+			return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+		ret->insert(ret->end(), static_cast<const uint8_t *>(pdv.data),
+			    static_cast<const uint8_t *>(pdv.data) + pdv.fragmentLength);
+	} while (!pdv.lastPDV);
+	return SCU_OK;
+}
+
+/* Whether this context speaks explicit VR little endian; the other that we propose is implicit. */
+bool is_explicit(const struct scu *s, uint8_t context_id)
+{
+	T_ASC_PresentationContext p;
+
+	return ASC_findAcceptedPresentationContext(s->association->params, context_id, &p).good() &&
+	       strcmp(p.acceptedTransferSyntax, UID_LittleEndianExplicitTransferSyntax) == 0;
+}
+
+/* An N-EVENT-REPORT on our own association (PS3.4 J.3.3): told, and answered. */
+enum scu_failure take_event(struct scu *s, const char *doing, uint8_t context_id, const struct command *q, struct err *e)
+{
+	uint8_t bytes[COMMAND_WRITE_MAX];
+	std::vector<uint8_t> data;
+	struct command answer = *q;
+	struct commitment told;
+	enum scu_failure failure;
+	OFCondition c;
+
+	if (!q->data_set || s->peer.committed == nullptr || strcmp(q->sop_class, COMMITMENT_SOP_CLASS) != 0)
+		return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+	failure = receive_data_set(s, doing, context_id, &data, e);
+	if (failure != SCU_OK)
+		return failure;
+	memset(&told, 0, sizeof(told));
+	answer.field = COMMAND_N_EVENT_RSP;
+	answer.data_set = false;
+	answer.status = commitment_read(data.data(), data.size(), is_explicit(s, context_id), &told) < 0 ? 0x0115 : 0;
+	for (size_t i = 0; i < told.n; i++)
+		s->peer.committed(s->peer.arg, told.transaction, &told.item[i]);
+	c = wire_send_pdv(s->association, context_id, DUL_COMMANDPDV, true, bytes, command_write(&answer, bytes));
+	return c.bad() ? lost(s, e, doing, c) : SCU_OK;
+}
+
+/* The whole answer to request `message_id` in this context. */
+enum scu_failure receive_answer(struct scu *s, uint8_t context_id, uint16_t field, const char *doing,
+				uint16_t *ret_status, struct err *e)
+{
+	enum scu_failure failure;
+	struct command answer;
+	uint8_t id = 0;
+
+	for (;;) {
+		failure = receive_command(s, doing, &id, &answer, e);
+		if (failure != SCU_OK)
+			return failure;
+		if (answer.field != COMMAND_N_EVENT_RQ)
+			break;
+		failure = take_event(s, doing, id, &answer, e);
+		if (failure != SCU_OK)
+			return failure;
+	}
+	if (id != context_id || answer.field != field || answer.data_set || answer.message_id != s->message_id)
 		return lost(s, e, doing, DUL_UNEXPECTEDPDU);
 	*ret_status = answer.status;
 	return SCU_OK;
@@ -492,6 +572,67 @@ enum scu_failure echo(struct scu *s, uint16_t *ret_status, struct err *e)
 	return SCU_STATUS;
 }
 
+enum scu_failure ask_commitment(struct scu *s, const struct commitment *asked, uint16_t *ret_status, struct err *e)
+{
+	static const char doing[] = "N-ACTION";
+	uint8_t bytes[COMMAND_WRITE_MAX], data[COMMITMENT_WRITE_MAX];
+	enum scu_failure failure;
+	struct command q;
+	uint8_t id;
+	size_t n;
+	OFCondition c;
+
+	if (s->broken)
+		return unreachable(s, e, doing, "the association has ended");
+	s->wire.end_ms = clock_boot_ms() + OPERATION_MS;
+	id = ASC_findAcceptedPresentationContextID(s->association, COMMITMENT_SOP_CLASS);
+	if (id == 0) {
+		(void)err_set(e, -ENOTSUP, "%s: the archive does not offer Storage Commitment: switch it on there, or "
+			      "remove commitment of this peer", s->name);
+		return SCU_NO_CONTEXT;
+	}
+	n = commitment_write(asked, is_explicit(s, id), data);
+	memset(&q, 0, sizeof(q));
+	q.field = COMMAND_N_ACTION_RQ;
+	q.message_id = ++s->message_id;
+	q.data_set = true;
+	q.kind = COMMITMENT_ACTION;
+	(void)str_copy(q.sop_class, sizeof(q.sop_class), COMMITMENT_SOP_CLASS);
+	(void)str_copy(q.sop_uid, sizeof(q.sop_uid), COMMITMENT_SOP_UID);
+	c = wire_send_pdv(s->association, id, DUL_COMMANDPDV, true, bytes, command_write(&q, bytes));
+	if (c.good())
+		c = wire_send_pdv(s->association, id, DUL_DATASETPDV, true, data, n);
+	if (c.bad())
+		return lost(s, e, doing, c);
+	failure = receive_answer(s, id, COMMAND_N_ACTION_RSP, doing, ret_status, e);
+	if (failure != SCU_OK || *ret_status == 0)
+		return failure;
+	(void)err_set(e, -EIO, "%s: N-ACTION (Storage Commitment) answered %04XH", s->name, *ret_status);
+	return SCU_STATUS;
+}
+
+enum scu_failure await_commitment(struct scu *s, unsigned seconds, struct err *e)
+{
+	static const char doing[] = "N-EVENT-REPORT";
+	enum scu_failure failure;
+	struct command q;
+	uint8_t id = 0;
+
+	if (s->broken)
+		return unreachable(s, e, doing, "the association has ended");
+	if (ASC_findAcceptedPresentationContextID(s->association, COMMITMENT_SOP_CLASS) == 0 ||
+	    !wire_readable(&s->wire, 1000LL * seconds)) {
+		(void)err_set(e, -ETIMEDOUT, "%s: no N-EVENT-REPORT within %u s", s->name, seconds);
+		return SCU_UNREACHABLE;
+	}
+	s->wire.end_ms = clock_boot_ms() + OPERATION_MS;
+	failure = receive_command(s, doing, &id, &q, e);
+	if (failure == SCU_OK)
+		failure = q.field == COMMAND_N_EVENT_RQ ? take_event(s, doing, id, &q, e) :
+							  lost(s, e, doing, DUL_UNEXPECTEDPDU);
+	return failure;
+}
+
 /* guarded() for functions that tell a scu_failure: what C++ throws is our own lack of memory or an
  * input that DCMTK gave up on, and the association cannot be trusted afterwards. */
 template <typename F> enum scu_failure sorted(struct scu *s, struct err *e, F f)
@@ -548,6 +689,17 @@ enum scu_failure dicom_scu_store(struct scu *s, const void *file, size_t n, uint
 				 struct err *e)
 {
 	return sorted(s, e, [&]() -> enum scu_failure { return store(s, file, n, ret_status, e); });
+}
+
+enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment *c, uint16_t *ret_status,
+					  struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return ask_commitment(s, c, ret_status, e); });
+}
+
+enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return await_commitment(s, seconds, e); });
 }
 
 enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e)

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include "dicom/commitment.h"
 #include "dicom/tls.h"
 
 #ifdef __cplusplus
@@ -22,6 +23,10 @@ struct dicom_peer {
 	uint16_t port;
 	unsigned connect_seconds, response_seconds;
 	const struct tls *tls;       /* NULL: plain DICOM */
+	bool commitment;             /* Storage Commitment is proposed too */
+	/* What it tells about an object, whenever it does on this association. */
+	void (*committed)(void *arg, const char *transaction, const struct commitment_item *item);
+	void *arg;
 	char certificate[65];        /* name that its certificate must carry; "": host */
 };
 
@@ -47,6 +52,11 @@ enum scu_failure dicom_scu_open(const struct dicom_peer *peer, const char *const
 int dicom_scu_accepts(const struct scu *s, const char *sop_class);
 /* Stores one Part 10 file held in memory, its data set unchanged but for the transfer syntax. */
 enum scu_failure dicom_scu_store(struct scu *s, const void *file, size_t n, uint16_t *ret_status, struct err *e);
+/* Asks for commitment to one object (N-ACTION); what comes of it is told later, here or elsewhere. */
+enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment *c, uint16_t *ret_status, struct err *e);
+/* Waits for one N-EVENT-REPORT; peer.committed() tells of it.  SCU_UNREACHABLE: none came in that time, or the
+ * association has ended. */
+enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e);
 enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e);
 /* Releases (or aborts, when broken) and frees. NULL allowed. */
 void dicom_scu_close(struct scu *s);

@@ -152,7 +152,7 @@ void dicom_scp_warm_up(void)
 				       "\x20\0\x0d\0\4\0\0\0" "1.3\0"
 				       "\x20\0\x0e\0\4\0\0\0" "1.4\0";
 	static const uint8_t release[] = { 5, 0, 0, 0, 0, 4, 0, 0, 0, 0 };
-	static const struct scp_ops ops = { warm_admit, warm_create, warm_stored, warm_abandon };
+	static const struct scp_ops ops = { warm_admit, warm_create, warm_stored, warm_abandon, nullptr, nullptr };
 	struct scp_policy policy;
 	struct scp_result result;
 	struct script t;

@@ -341,6 +341,12 @@ OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DU
 	return DUL_WritePDVs(&association->DULassociation, &list);
 }
 
+bool wire_readable(struct wire *w, int64_t ms)
+{
+	return w->ahead_n > 0 || (w->link != nullptr && tls_link_pending(w->link)) || w->state != WIRE_OPEN ||
+	       wait_until(w->fd, POLLIN, clock_boot_ms() + ms);
+}
+
 void wire_abort(struct wire *w, uint8_t source, uint8_t reason)
 {
 	const uint8_t pdu[10] = { 7, 0, 0, 0, 0, 4, 0, 0, source, reason };

@@ -78,6 +78,8 @@ OFCondition wire_next_pdv(T_ASC_Association *association, DUL_PDV *ret);
 OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DUL_DATAPDV type,
 			  bool last, const void *p, size_t n);
 
+/* Whether the peer says something, or ends, within that time. */
+bool wire_readable(struct wire *w, int64_t ms);
 /* Sends A-ABORT if the socket takes it; the connection is to be dropped then. */
 void wire_abort(struct wire *w, uint8_t source, uint8_t reason);
 /* We have said our last PDU: lets the peer read it and close, at most WIRE_LINGER_MS.  Closing with

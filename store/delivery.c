@@ -343,6 +343,149 @@ int store_park_delivery(struct store *s, const struct delivery *claimed, int64_t
 	return change_end(s, update_parked(s, claimed, due, status, why));
 }
 
+/* ---- storage commitment ----------------------------------------------------------------------- */
+
+static int update_awaiting(struct store *s, const struct delivery *claimed, int64_t due, int status, const char *why)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE delivery SET state = 0, lease = 0, due = ?, status = ?, why = ? "
+			    "WHERE id = ? AND token = ? AND state = 1");
+
+	query_bind_int(&q, due);
+	query_bind_int(&q, status);
+	query_bind_text(&q, why, STORE_WHY_MAX);
+	query_bind_int(&q, claimed->id);
+	query_bind_int(&q, claimed->token);
+	return query_run_one(&q);
+}
+
+static int put_transaction(struct store *s, int64_t delivery, const char *transaction)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "INSERT INTO commitment (delivery, transaction_uid, asked) VALUES (?, ?, 0) "
+			    "ON CONFLICT (delivery) DO UPDATE SET transaction_uid = excluded.transaction_uid, "
+			    "asked = excluded.asked");
+
+	query_bind_int(&q, delivery);
+	query_bind_text(&q, transaction, SIZE_MAX);
+	return query_run(&q);
+}
+
+int store_await_commitment(struct store *s, const struct delivery *claimed, const char *transaction, int64_t due,
+			   int status, const char *why)
+{
+	int r;
+
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	r = update_awaiting(s, claimed, due, status, why);
+	if (r >= 0)
+		r = put_transaction(s, claimed->id, transaction);
+	return change_end(s, r);
+}
+
+static int update_asked(struct store *s, const struct delivery *d, int64_t now)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE commitment SET asked = ? WHERE delivery = ?");
+
+	query_bind_int(&q, now);
+	query_bind_int(&q, d->id);
+	return query_run(&q);
+}
+
+int store_commitment_asked(struct store *s, const struct delivery *d, int64_t now)
+{
+	int r;
+
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	return change_end(s, update_asked(s, d, now));
+}
+
+int store_find_commitment(struct store *s, const char *destination, const char *transaction, const char *sop_uid,
+			  struct delivery *ret)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "SELECT d.id FROM commitment c JOIN delivery d ON d.id = c.delivery "
+			    "JOIN report r ON r.id = d.report "
+			    "WHERE c.transaction_uid = ? AND d.destination = ? AND r.sop_uid = ?");
+	int64_t id;
+	int r;
+
+	query_bind_text(&q, transaction, SIZE_MAX);
+	query_bind_text(&q, destination, SIZE_MAX);
+	query_bind_text(&q, sop_uid, SIZE_MAX);
+	r = query_value(&q, &id);
+	if (r < 0)
+		return r;
+	return get_delivery(s, id, ret);
+}
+
+static int forget_transaction(struct store *s, int64_t delivery)
+{
+	CLEANUP(query) struct query q = query_on(s, "DELETE FROM commitment WHERE delivery = ?");
+
+	query_bind_int(&q, delivery);
+	return query_run(&q);
+}
+
+static int update_confirmed(struct store *s, const struct delivery *d, int64_t now, const char *why)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE delivery SET state = 2, why = ?, finished = ? "
+						    "WHERE id = ? AND token = ? AND state IN (0, 3)");
+
+	query_bind_text(&q, why, STORE_WHY_MAX);
+	query_bind_int(&q, now);
+	query_bind_int(&q, d->id);
+	query_bind_int(&q, d->token);
+	return query_run_one(&q);
+}
+
+int store_confirm_delivery(struct store *s, const struct delivery *d, int64_t now, const char *why)
+{
+	int r;
+
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	r = update_confirmed(s, d, now, why);
+	if (r >= 0)
+		r = forget_transaction(s, d->id);
+	return change_end(s, r);
+}
+
+static int update_resent(struct store *s, const struct delivery *d, int64_t due, bool parked, const char *why,
+			 unsigned permanent)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE delivery SET state = ?, due = ?, why = ?, permanent = ?, attempt = iif(?1 = 3, 0, attempt) "
+			    "WHERE id = ? AND token = ? AND state IN (0, 3)");
+
+	query_bind_int(&q, parked ? 3 : 0);
+	query_bind_int(&q, due);
+	query_bind_text(&q, why, STORE_WHY_MAX);
+	query_bind_int(&q, permanent);
+	query_bind_int(&q, d->id);
+	query_bind_int(&q, d->token);
+	return query_run_one(&q);
+}
+
+int store_resend_delivery(struct store *s, const struct delivery *d, int64_t due, bool parked, const char *why,
+			  unsigned permanent)
+{
+	int r;
+
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	r = update_resent(s, d, due, parked, why, permanent);
+	if (r >= 0)
+		r = forget_transaction(s, d->id);
+	return change_end(s, r);
+}
+
 /* ---- flush ---------------------------------------------------------------------------------- */
 
 static int forget_refused(struct store *s, const char *destination)
@@ -360,9 +503,9 @@ static int update_flushed(struct store *s, const char *destination)
 {
 	const char *sql = destination[0] == '\0' ?
 		"UPDATE delivery INDEXED BY delivery_due SET state = 0, due = 0, attempt = 0, permanent = 0 "
-		"WHERE state IN (0, 3) AND due > 0" :
+		"WHERE state IN (0, 3) AND due > 0 AND NOT EXISTS (SELECT 1 FROM commitment c WHERE c.delivery = delivery.id)" :
 		"UPDATE delivery INDEXED BY delivery_next SET state = 0, due = 0, attempt = 0, permanent = 0 "
-		"WHERE state IN (0, 3) AND due > 0 AND destination = ?";
+		"WHERE state IN (0, 3) AND due > 0 AND destination = ? AND NOT EXISTS (SELECT 1 FROM commitment c WHERE c.delivery = delivery.id)";
 	CLEANUP(query) struct query q = query_on(s, sql);
 
 	if (destination[0] != '\0')
@@ -400,6 +543,17 @@ int delivery_clamp(struct store *s, int64_t latest)
 	return query_run(&q);
 }
 
+/* Noted, and then killed: whether the peer was asked nobody knows. */
+static int unasked_recover(struct store *s, int64_t now)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE delivery SET due = min(due, ?) WHERE state = 0 AND "
+			    "id IN (SELECT delivery FROM commitment INDEXED BY commitment_unasked WHERE asked = 0)");
+
+	query_bind_int(&q, now);
+	return query_run(&q);
+}
+
 int delivery_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
@@ -412,7 +566,7 @@ int delivery_recover(struct store *s, int64_t now, unsigned *n)
 	if (r < 0)
 		return r;
 	*n += (unsigned)sqlite3_changes(s->db);
-	return 0;
+	return unasked_recover(s, now);
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */

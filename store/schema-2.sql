@@ -118,3 +118,11 @@ CREATE TRIGGER delivery_open_removed AFTER DELETE ON delivery WHEN old.state <> 
 BEGIN
 	UPDATE study SET undelivered = undelivered - 1 WHERE id = old.study;
 END;
+
+-- Storage commitment that was asked for: the transaction, committed before the N-ACTION.
+CREATE TABLE commitment (
+	delivery INTEGER NOT NULL PRIMARY KEY REFERENCES delivery (id) ON DELETE CASCADE,
+	transaction_uid TEXT NOT NULL UNIQUE CHECK (length(transaction_uid) BETWEEN 1 AND 64),
+	asked    INTEGER NOT NULL -- 0 until the peer has taken the question
+) STRICT;
+CREATE INDEX commitment_unasked ON commitment (delivery) WHERE asked = 0;

@@ -67,6 +67,16 @@
 --                                        That try starts with attempt 1 and no class refused
 --   QUEUED, PARKED --flush--> QUEUED     at once; counts restart
 --
+--   With storage commitment (step 2) the peer's 0000H is not the end:
+--   SENDING --await--> QUEUED            stored there; the transaction is in `commitment`, committed before it is
+--                                        asked for.  due is when the object is sent again if nothing is told
+--   QUEUED, PARKED --confirm--> DONE     the peer committed to the object of that transaction
+--   QUEUED, PARKED --resend--> QUEUED, PARKED   it did not, or could not be asked: sent again when due
+--   A restart finds a transaction that was noted and perhaps not asked for (asked = 0): sent again at once.
+--   A row that is claimed again (SENDING) is not touched by what its old transaction brings: its next
+--   await replaces the transaction.  So a crash anywhere between the C-STORE and the N-EVENT-REPORT ends in
+--   a repeat of both, with the same UID and the same bytes.
+--
 -- RETENTION (step 2): how files and rows go again.  Never while a delivery of the study is not DONE, or while
 --   something in it waits or is worked on.
 --

@@ -258,7 +258,23 @@ int store_close_delivery(struct store *s, const struct delivery *claim, int64_t 
 int store_defer_delivery(struct store *s, const struct delivery *claim, int64_t due, int status,
 			 const char *why, unsigned permanent, bool uncount);
 int store_park_delivery(struct store *s, const struct delivery *claim, int64_t due, int status, const char *why);
-/* Makes every PARKED or waiting delivery of a destination ("" = all) due now; attempt counts restart. */
+/* Ends a claim: stored there, QUEUED until `due`, and then sent again unless store_confirm_delivery() came
+ * before.  The transaction is durable with it: only then may the peer be asked.  Replaces an older one. */
+int store_await_commitment(struct store *s, const struct delivery *claim, const char *transaction, int64_t due,
+			   int status, const char *why);
+/* The peer has taken the question: a restart need not ask again.  Nothing when it was told meanwhile. */
+int store_commitment_asked(struct store *s, const struct delivery *d, int64_t now);
+/* The delivery whose object this transaction asks for.  -ENOENT: none of that destination does. */
+int store_find_commitment(struct store *s, const char *destination, const char *transaction, const char *sop_uid,
+			  struct delivery *ret);
+/* Both take a delivery as store_find_commitment() gave it and do nothing (-ESTALE) once it was claimed again: the
+ * peer has committed to it: DONE; */
+int store_confirm_delivery(struct store *s, const struct delivery *d, int64_t now, const char *why);
+/* it has not: QUEUED, or PARKED, until `due`; `permanent` as in store_defer_delivery(). */
+int store_resend_delivery(struct store *s, const struct delivery *d, int64_t due, bool parked, const char *why,
+			  unsigned permanent);
+/* Makes every PARKED or waiting delivery of a destination ("" = all) due now, but for those that wait for
+ * storage commitment; attempt counts restart. */
 int store_flush_deliveries(struct store *s, const char *destination, int64_t now, unsigned *ret_n);
 
 int store_study_deliveries(struct store *s, int64_t study, struct delivery *ret, size_t max, size_t *ret_n);

@@ -82,6 +82,19 @@ static uint16_t stored(void *arg, const struct scp_object *o)
 	return 0;
 }
 
+static bool expects_commitment(void *arg)
+{
+	(void)arg;
+	return true;
+}
+
+static uint16_t committed(void *arg, const char *transaction, const struct commitment_item *item)
+{
+	(void)arg;
+	assert(uid_valid(transaction) && uid_valid(item->sop_uid) && (item->sop_class[0] == '\0' || uid_valid(item->sop_class)));
+	return 0;
+}
+
 static void abandon(void *arg, uint64_t id)
 {
 	(void)arg;
@@ -106,7 +119,7 @@ static void set_up(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct scp_ops ops = { admit, create, stored, abandon };
+	static const struct scp_ops ops = { admit, create, stored, abandon, expects_commitment, committed };
 	static const struct scp_policy policy = {
 		.ae_title = "CARZEROD", .pdu_bytes = 16384, .object_bytes = 30000, .objects = 5,
 		.request_seconds = 5, .idle_seconds = 5, .association_seconds = 10,

@@ -74,6 +74,8 @@ static void dump_values(FILE *f, const struct config *c)
 			fprintf(f, " %s", sr_class_name(c->peers[i].sr_classes[j]));
 		if (c->peers[i].certificate[0] != '\0')
 			fprintf(f, " certificate=%s", c->peers[i].certificate);
+		if (c->peers[i].commitment != COMMITMENT_NONE)
+			fprintf(f, " commitment=%s", c->peers[i].commitment == COMMITMENT_SAME ? "same" : "new");
 		fputc('\n', f);
 	}
 	for (i = 0; i < c->n_routes; i++) {
@@ -240,7 +242,7 @@ static void check_manual(const char *example, const char *manual)
 
 static void test_example(void)
 {
-	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "certificate", "from", "to",
+	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "certificate", "commitment", "from", "to",
 					     "calling_ae", "findings" };
 	CLEANUP(free) char *example = golden_read("etc/carzerod.yaml", NULL);
 	CLEANUP(free) char *manual = golden_read("man/carzerod.yaml.5", NULL);

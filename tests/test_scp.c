@@ -132,7 +132,7 @@ static int open_fds(void)
 
 static void serve(int listener, const struct scp_policy *policy, unsigned n, int out)
 {
-	static const struct scp_ops ops = { admit, create, stored, abandon };
+	static const struct scp_ops ops = { admit, create, stored, abandon, NULL, NULL };
 
 	if (trick == SMALL_FILES) {
 		struct rlimit limit = { 100000, 100000 };

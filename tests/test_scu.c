@@ -147,7 +147,7 @@ static void abandon(void *arg, uint64_t id)
 /* Our own acceptor, with chosen answers. */
 static struct dicom_peer start_own(const char *ae_title, bool refuse_other)
 {
-	static const struct scp_ops ops = { admit, create, stored, abandon };
+	static const struct scp_ops ops = { admit, create, stored, abandon, NULL, NULL };
 	struct scp_policy policy = { .ae_title = ae_title, .pdu_bytes = 16384, .object_bytes = 1 << 20,
 				     .objects = 10, .request_seconds = 5, .idle_seconds = 5,
 				     .association_seconds = 20, .refuse_other_storage = refuse_other };

@@ -698,7 +698,7 @@ static bool is_costly(const char *sql, const char *detail)
 	if (strncmp(detail, "SCAN ", 5) != 0 || strncmp(detail, "SCAN (", 6) == 0 ||
 	    strcmp(detail, "SCAN CONSTANT ROW") == 0)
 		return false;
-	if (strstr(detail, "_claimed") != NULL)
+	if (strstr(detail, "_claimed") != NULL || strstr(detail, "_unasked") != NULL)
 		return false;
 	return strstr(sql, "LIMIT 1") == NULL || (strstr(detail, "INDEX study_next") == NULL &&
 						  strstr(detail, "INDEX delivery_open") == NULL);

@@ -425,6 +425,70 @@ static void test_choose(void)
 	store_close(s);
 }
 
+/* A delivery that the archive has taken and must now commit to. */
+static struct delivery awaiting(struct store *s, int64_t study, int64_t now, const char *transaction)
+{
+	struct delivery d = next_delivery(s, "PACS", now);
+
+	if (d.report == 0)
+		is_int(store_choose_report(s, &d, 1), 0, "choose");
+	is_int(store_await_commitment(s, &d, transaction, now + 1000, 0, "waits"), 0, "await");
+	return delivery_row(s, study, d.id);
+}
+
+static void test_commitment(void)
+{
+	struct store *s = open_fresh("commitment");
+	int64_t study = report_study(s, 1);
+	struct delivery d, found, late;
+	unsigned n = 0;
+
+	d = awaiting(s, study, 10, "1.2.77.1");
+	ok(d.state == DELIVERY_QUEUED && d.due == 1010, "stored there: it waits until its time");
+	is_int(next_delivery(s, "PACS", 500).id, -ENOENT, "before that it is not sent again");
+	is_int(store_flush_deliveries(s, "PACS", 500, &n), 0, "flush");
+	is_int(n, 0, "does not send it again either");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.2", "2.25.101", &found), -ENOENT, "another transaction");
+	is_int(store_find_commitment(s, "OTHER", "1.2.77.1", "2.25.101", &found), -ENOENT, "another archive");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.1", "2.25.9", &found), -ENOENT, "another object");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.1", "2.25.101", &found), 0, "the transaction and its object");
+	is_int(found.id, d.id, "its delivery");
+
+	/* it failed there */
+	is_int(store_resend_delivery(s, &found, 600, false, "lost", 1), 0, "resend");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.1", "2.25.101", &late), -ENOENT, "its transaction is over");
+	is_int(next_delivery(s, "PACS", 599).id, -ENOENT, "due later");
+	d = awaiting(s, study, 600, "1.2.77.3");
+	ok(d.attempt == 2 && d.permanent == 1, "a second attempt, the failure counted");
+
+	/* a restart before it is known that the archive was asked */
+	is_int(store_recover(s, 700, &n), 0, "restart");
+	is_int(delivery_row(s, study, d.id).due, 700, "sent again at once");
+	late = delivery_row(s, study, d.id);
+	d = awaiting(s, study, 700, "1.2.77.4");
+	is_int(store_confirm_delivery(s, &late, 710, "committed"), -ESTALE, "an answer to the attempt before changes nothing");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.3", "2.25.101", &found), -ENOENT, "nor does its transaction");
+	is_int(store_commitment_asked(s, &d, 720), 0, "the archive was asked");
+	is_int(store_recover(s, 730, &n), 0, "restart");
+	is_int(delivery_row(s, study, d.id).due, 1700, "after that it waits on");
+
+	/* nothing came: sent again; what is told meanwhile waits for the new transaction */
+	d = next_delivery(s, "PACS", 1700);
+	is_int(store_find_commitment(s, "PACS", "1.2.77.4", "2.25.101", &found), 0, "the old transaction is still known");
+	is_int(store_confirm_delivery(s, &found, 1710, "committed"), -ESTALE, "but the delivery is being sent");
+	is_int(store_resend_delivery(s, &found, 1710, false, "lost", 0), -ESTALE, "in either way");
+	is_int(store_await_commitment(s, &d, "1.2.77.5", 2700, 0, "waits"), 0, "await");
+	is_int(store_await_commitment(s, &d, "1.2.77.6", 2700, 0, "waits"), -ESTALE, "once");
+	is_int(store_find_commitment(s, "PACS", "1.2.77.5", "2.25.101", &found), 0, "the latest transaction");
+	is_int(store_confirm_delivery(s, &found, 1720, "committed"), 0, "confirm");
+	d = delivery_row(s, study, d.id);
+	ok(d.state == DELIVERY_DONE && d.finished == 1720, "DONE then");
+	is_int(number(s, "SELECT count(*) FROM commitment"), 0, "nothing is left of it");
+	is_int(store_confirm_delivery(s, &found, 1730, "committed"), -ESTALE, "told twice");
+	ok(is_sound(s), "the database is sound");
+	store_close(s);
+}
+
 static void test_list_deliveries(void)
 {
 	struct store *s = open_fresh("list-deliveries");
@@ -457,6 +521,7 @@ int main(void)
 	test_stale_deliveries();
 	test_parked();
 	test_choose();
+	test_commitment();
 	test_list_deliveries();
 	return done();
 }
