@@ -419,6 +419,16 @@ void analysis_deadlines(struct keeper *k)
 	}
 }
 
+void analysis_forget(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage != JOB_FREE)
+			job_end(&k->job[i]);
+	}
+}
+
 void analysis_stop(struct keeper *k, const char *why)
 {
 	size_t i;

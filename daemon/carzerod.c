@@ -135,6 +135,14 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 	if (credential_paths(k->config, k->tls.path, &e) < 0)
 		fatal(FATAL_CONFIG, "%s: %s", k->config_path, e.text);
 	wall_in(k->config, k->config_path, k->tls.path);
+	if (disk_unsafe(k->config->state_dir) != NULL && !k->config->unsafe_storage)
+		fatal(FATAL_CONFIG,
+		      "state_dir %s is on %s, which need not survive a power cut: use a local ext4 or xfs, or, where nothing "
+		      "matters, storage: {unsafe: true}",
+		      k->config->state_dir, disk_unsafe(k->config->state_dir));
+	if (disk_unsafe(k->config->state_dir) != NULL)
+		log_warning("storage.unsafe: state_dir is on %s: what is acknowledged may be lost in a power cut",
+			    disk_unsafe(k->config->state_dir));
 	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
 		fatal(FATAL_CONFIG, "state_dir: path too long");
 	/* the store first: its lock says that we are alone here */

@@ -677,6 +677,8 @@ static int read_retention(struct yaml_node *n, const struct yaml_key *k, void *f
 
 static const struct yaml_key storage_keys[] = {
 	YAML_KEY_AS("min_free", struct config, min_free_bytes, yaml_read_size, .min = 0, .max = 1024 * GIB),
+	YAML_KEY_AS("ballast", struct config, ballast_bytes, yaml_read_size, .min = 0, .max = 64 * GIB),
+	YAML_KEY_AS("unsafe", struct config, unsafe_storage, yaml_read_bool),
 	{ .name = "retention", .read = read_retention },
 };
 
@@ -746,6 +748,7 @@ static struct config *config_new(void)
 	c->min_age = 18;
 	c->limits = limits_defaults;
 	c->min_free_bytes = 1 * GIB;
+	c->ballast_bytes = 256 * MIB;
 	c->retention_images_ms = 24ll * 3600 * 1000;
 	c->retention_failed_ms = 30 * 24ll * 3600 * 1000;
 	c->retention_reports_ms = 90 * 24ll * 3600 * 1000;

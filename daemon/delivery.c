@@ -436,6 +436,19 @@ void delivery_deadlines(struct keeper *k)
 	}
 }
 
+void delivery_forget(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers; i++) {
+		struct courier *c = &k->courier[i];
+
+		if (c->busy && c->helper.pid > 0)
+			(void)kill(c->helper.pid, SIGKILL); /* it may wait for a word that never comes */
+		c->busy = false;
+	}
+}
+
 void delivery_stop(struct keeper *k)
 {
 	size_t i;

@@ -47,7 +47,8 @@ static const char *closed_because(struct keeper *k, const struct ipc_channel **r
 		*ret = &reject_congestion;
 		return "the node is stopping";
 	}
-	if (k->space.free_bytes < k->config->min_free_bytes)
+	disk_look(k);
+	if (k->disk_low)
 		return "free space under state_dir is below storage.min_free";
 	if (k->counts.instances[INSTANCE_READY] + k->counts.instances[INSTANCE_CLAIMED] >
 	    k->config->limits.queue)
@@ -283,7 +284,7 @@ static void create_file(struct keeper *k, struct association *a)
 		(void)shutdown(a->sock, SHUT_RDWR);
 		return;
 	}
-	if (k->space.free_bytes >= k->config->min_free_bytes)
+	if (disk_takes_object(k))
 		fd = spool_create(k->spool, &id);
 	else
 		fd = -ENOSPC;
@@ -466,6 +467,7 @@ void intake_commit(struct keeper *k)
 		fatal(FATAL_IO, "objects not kept: %s (%s); nothing acknowledged, restart recovers", strerror(-r),
 		      store_error(k->store));
 	if (r < 0) {
+		disk_full(k, "keep what was received");
 		log_error("objects not kept: %s (%s); answered A700", strerror(-r), store_error(k->store));
 		store_rollback(k->store);
 	}

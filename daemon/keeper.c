@@ -31,6 +31,7 @@
 
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
+#define FULL_PAUSE_MS 100
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
 #define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + \
 		  KEEPER_RETIRED_MAX + 6)
@@ -44,6 +45,12 @@
 
 void keeper_must(struct keeper *k, int r, const char *what)
 {
+	if (r < 0 && k->in_turn && (k->full || r == -ENOSPC || r == -EDQUOT)) {
+		if (!k->full)
+			disk_full(k, what);
+		k->full = true;
+		return;
+	}
 	if (r < 0)
 		fatal(FATAL_IO, "cannot %s: %s (%s); the node stops, restart recovers", what, strerror(-r),
 		      store_error(k->store));
@@ -89,21 +96,36 @@ void keeper_post(struct keeper *k, struct helper *helper, int sock, const union 
 	k->last = &o->next;
 }
 
-static void flush_posts(struct keeper *k)
+static void close_all(const int *fds, size_t n)
+{
+	while (n > 0)
+		(void)close(fds[--n]);
+}
+
+/* `committed`: the turn is durable.  Else only the listener hears its answers, which promise nothing: it waits for them. */
+static void flush_posts(struct keeper *k, bool committed)
 {
 	struct outgoing *o;
 
 	while ((o = k->first) != NULL) {
 		k->first = o->next;
 		/* a helper that does not take its message is dead or stuck: its end is seen by poll */
-		if (o->helper->sock == o->sock && o->sock >= 0 &&
+		if ((committed || o->helper == &k->receiver) && o->helper->sock == o->sock && o->sock >= 0 &&
 		    ipc_send(o->sock, &o->m, o->fds, o->n_fds) < 0 && o->helper->pid > 0)
 			(void)kill(o->helper->pid, SIGKILL);
-		while (o->n_fds > 0)
-			(void)close(o->fds[--o->n_fds]);
+		close_all(o->fds, o->n_fds);
 		free(o);
 	}
 	k->last = &k->first;
+}
+
+/* An fsync that failed is never tried again: the pages that it lost are marked clean. */
+static void sync_or_die(struct keeper *k)
+{
+	int r = spool_sync(k->spool);
+
+	if (r < 0)
+		fatal(FATAL_IO, "fsync of the spool's folders: %s; the node stops, restart recovers", strerror(-r));
 }
 
 /* ---- recovery ------------------------------------------------------------------------------------------ */
@@ -235,7 +257,7 @@ static void recover(struct keeper *k)
 	retention_recover(k); /* before files without a row are looked for: these are finished */
 	reconcile(k, false);
 	reconcile(k, true);
-	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	sync_or_die(k);
 	log_info("recovered in %lld ms: %u claims taken back", (long long)(clock_boot_ms() - started), claims);
 }
 
@@ -589,7 +611,7 @@ static void refresh_counts(struct keeper *k)
 		return;
 	k->counts_at = k->boot;
 	keeper_must(k, store_counts(k->store, &k->counts), "count");
-	keeper_must(k, spool_space(k->spool, &k->space), "ask for free space");
+	disk_look(k);
 }
 
 static void sooner(int64_t *next, int64_t at)
@@ -710,6 +732,21 @@ static void notice_clock(struct keeper *k)
 	k->clock_gap = gap;
 }
 
+/* The turn could not be written: nothing of it has been said to anybody, and nothing of it happened.  What this and
+ * earlier turns have under way is forgotten and its claims go back, uncounted, as soon as the disk takes it; answers
+ * of workers that come then fit no job.  The associations are not concerned: they have transactions of their own. */
+static void throw_away(struct keeper *k)
+{
+	store_rollback(k->store);
+	k->in_turn = false;
+	flush_posts(k, false);
+	analysis_forget(k);
+	reporting_forget(k);
+	delivery_forget(k);
+	k->give_back = true;
+	(void)poll(NULL, 0, FULL_PAUSE_MS); /* haste makes no space */
+}
+
 static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog)
 {
 	watch_all(k, t, signals);
@@ -722,7 +759,17 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	intake_watch_certificates(k);
 	receive_intake(k, t);
 
+	k->full = false;
+	k->in_turn = true;
 	keeper_must(k, store_begin(k->store), "begin a turn");
+	if (k->full) { /* not even that: what waits in the channels waits */
+		throw_away(k);
+		return;
+	}
+	if (k->give_back) {
+		keeper_must(k, store_release(k->store, k->now), "give claims back");
+		k->give_back = k->full;
+	}
 	notice_clock(k);
 	reload_apply(k); /* nobody's message of this turn is read yet, and nothing is posted */
 	if (k->reload_wanted)
@@ -740,11 +787,17 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	retention_turn(k);
 	serve_control(k, t);
 	/* report files are renamed in this turn: directories before rows, rows before words */
-	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	sync_or_die(k);
 	failpoint("keeper.synced");
-	keeper_must(k, store_commit(k->store), "commit a turn");
+	if (!k->full)
+		keeper_must(k, store_commit(k->store), "commit a turn");
+	if (k->full) {
+		throw_away(k);
+		return;
+	}
+	k->in_turn = false;
 	failpoint("keeper.committed");
-	flush_posts(k);
+	flush_posts(k, true);
 	failpoint("keeper.posted");
 	start_helpers(k);
 	figures_publish(k);
@@ -784,7 +837,7 @@ static void stop(struct keeper *k)
 	reporting_stop(k, "the node stopped");
 	delivery_stop(k);
 	figures_stop(k);
-	keeper_must(k, spool_sync(k->spool), "sync the spool");
+	sync_or_die(k);
 	keeper_must(k, store_commit(k->store), "commit the last turn");
 	helper_ended(&k->receiver, k->boot);
 	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
@@ -832,6 +885,7 @@ int keeper_run(struct keeper *k)
 	k->started = clock_wall_ms();
 	recover(k);
 	figures_open(k);
+	disk_open(k);
 	control_open(k);
 	init_helpers(k);
 	k->boot = clock_boot_ms();

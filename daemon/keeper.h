@@ -8,6 +8,7 @@
  *	delivery.c    destinations: claim -> send -> done, later, or parked
  *	retention.c   what is done with goes
  *	commitment.c  destinations that must say that they keep what they took
+ *	disk.c        how full the disk is, and what is done then
  *	control.c     the operator's socket
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	reload.c      another configuration: tried, then taken over
@@ -174,6 +175,10 @@ struct keeper {
 	struct store_counts counts; /* refreshed every few seconds */
 	int64_t counts_at;
 	struct spool_space space;
+	bool disk_low, ballast;    /* associations are refused; the ballast is there */
+	int64_t ballast_at, full_told; /* boot ms: next try to make it; last line about a full disk */
+	bool in_turn, full;        /* the turn's transaction is open; it cannot be written for want of space */
+	bool give_back;            /* claims of a turn that was thrown away */
 	int64_t retention_at;      /* boot ms: next look at what may go */
 	int64_t purge_before;      /* wall ms: an operator's wish; 0: none */
 	int64_t retention_hold;    /* boot ms: nothing goes before */
@@ -191,7 +196,9 @@ int keeper_run(struct keeper *k); /* returns after SIGTERM, with everything at r
 /* Queues a message for after the commit; the descriptors become the keeper's. */
 void keeper_post(struct keeper *k, struct helper *helper, int sock, const union ipc_message *m,
 		 const int *fds, size_t n_fds);
-/* Checks a store or spool call that has no business failing. */
+/* Checks a store or spool call that has no business failing.  It returns after a failure in one case: the disk is full
+ * inside a turn.  Then the whole turn is thrown away at its end, with the work that it began: the caller need not care
+ * what its results are, only not rely on them. */
 void keeper_must(struct keeper *k, int r, const char *what);
 /* Into the history that carzeroctl why tells; study 0: the node's.  Inside the turn's transaction. */
 void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
@@ -222,6 +229,7 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 void analysis_worker_lost(struct keeper *k, size_t worker);
 void analysis_image_lost(struct keeper *k);
 void analysis_deadlines(struct keeper *k);
+void analysis_forget(struct keeper *k); /* work under way, without a word to the store */
 void analysis_stop(struct keeper *k, const char *why); /* claims go back uncounted */
 
 /* reporting.c */
@@ -230,6 +238,7 @@ void reporting_composed(struct keeper *k, const struct ipc_composed *d);
 bool reporting_died(struct keeper *k, const struct ipc_died *d);
 void reporting_image_lost(struct keeper *k);
 void reporting_deadlines(struct keeper *k);
+void reporting_forget(struct keeper *k);
 void reporting_stop(struct keeper *k, const char *why);
 
 /* delivery.c */
@@ -241,8 +250,16 @@ void delivery_lost(struct keeper *k, struct courier *c);
 void delivery_deadlines(struct keeper *k);
 void delivery_reload(struct keeper *k, const struct config *old);
 void delivery_stop(struct keeper *k);
+void delivery_forget(struct keeper *k);
 /* Earliest wall ms at which delivery_dispatch could do something; INT64_MAX: never. */
 int64_t delivery_next(struct keeper *k);
+
+/* disk.c */
+const char *disk_unsafe(const char *folder); /* name of a file system that we refuse; NULL: good */
+void disk_open(struct keeper *k);
+void disk_look(struct keeper *k); /* asks for free space; k->disk_low */
+bool disk_takes_object(struct keeper *k);
+void disk_full(struct keeper *k, const char *what);
 
 /* retention.c */
 void retention_recover(struct keeper *k); /* finishes what a crash interrupted */

@@ -281,7 +281,7 @@ static void serve(const struct config *config, const struct tls *tls, int sock, 
 	report_association(&as, &result);
 	if (channel)
 		tell_keeper(&as, &result);
-	_exit(0);
+	_exit(result.disk_failed ? FATAL_IO : 0);
 }
 
 /* ---- the listener ------------------------------------------------------------------------------ */

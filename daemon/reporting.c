@@ -754,6 +754,18 @@ void reporting_deadlines(struct keeper *k)
 	}
 }
 
+void reporting_forget(struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
+		if (!k->composition[i].used)
+			continue;
+		drop_files(k, &k->composition[i]);
+		composition_end(&k->composition[i]);
+	}
+}
+
 void reporting_stop(struct keeper *k, const char *why)
 {
 	size_t i;

@@ -455,8 +455,12 @@ struct refusal finish_object(struct session *s, struct incoming *in)
 	if (r < 0)
 		return disk_trouble(s, "write", r);
 	/* A failed fsync is never tried again: the pages that it lost are marked clean. */
-	if (!failpoint_skips("scp.fsync") && fsync(in->fd) < 0)
-		return disk_trouble(s, "fsync", -errno);
+	r = failpoint_error("scp.fsync"); /* skipped or failed */
+	if (r == 0 && fsync(in->fd) < 0)
+		r = -errno;
+	s->result->disk_failed = r < 0;
+	if (r < 0)
+		return disk_trouble(s, "fsync", r);
 	failpoint("scp.synced");
 	fd = in->fd;
 	in->fd = -1;
@@ -525,9 +529,9 @@ bool store(struct session *s, uint8_t context_id, const struct command *q)
 		(void)str_copy(answer.comment, sizeof(answer.comment), refused.comment);
 	if (!send_command(s, context_id, &answer))
 		return false;
-	if (last_one)
+	if (last_one || s->result->disk_failed)
 		give_up(s, SCP_LIMIT, ABORT_USER, ABORT_NOT_SPECIFIED);
-	return !last_one;
+	return !last_one && !s->result->disk_failed;
 }
 
 /* An archive tells what became of objects that we sent it; false: the association is over. */

@@ -75,6 +75,7 @@ struct scp_result {
 	enum scp_end end;
 	unsigned echoes, objects, refused; /* C-ECHOs, C-STOREs answered 0000H, C-STOREs answered otherwise */
 	uint64_t bytes;
+	bool disk_failed;            /* an fsync failed: the association was aborted, the process must end */
 	char detail[TLS_WHY_MAX];    /* for one log line: quoted, no patient data */
 	unsigned contexts, contexts_refused; /* presentation contexts proposed, and not accepted */
 	char refused_contexts[150];  /* the first of them: class, and syntaxes when they were the reason */

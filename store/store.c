@@ -727,6 +727,31 @@ int store_recover(struct store *s, int64_t now, unsigned *ret_n)
 	return 0;
 }
 
+static int release(struct store *s, const char *sql, int64_t now)
+{
+	CLEANUP(query) struct query q = query_on(s, sql);
+
+	query_bind_int(&q, now);
+	return query_run(&q);
+}
+
+int store_release(struct store *s, int64_t now)
+{
+	int r = change_begin(s);
+
+	if (r < 0)
+		return r;
+	r = release(s, "UPDATE instance INDEXED BY instance_claimed SET state = 0, lease = 0, due = min(due, ?), "
+		       "attempt = max(attempt - 1, 0) WHERE state = 1", now);
+	if (r >= 0)
+		r = release(s, "UPDATE study INDEXED BY study_claimed SET state = 0, lease = 0, "
+			       "settle_at = min(settle_at, ?), attempt = max(attempt - 1, 0) WHERE state = 1", now);
+	if (r >= 0)
+		r = release(s, "UPDATE delivery INDEXED BY delivery_claimed SET state = 0, lease = 0, due = min(due, ?), "
+			       "attempt = max(attempt - 1, 0) WHERE state = 1", now);
+	return change_end(s, r);
+}
+
 int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delivery)
 {
 	int r = change_begin(s);

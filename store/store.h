@@ -362,6 +362,8 @@ int store_next_expiry(struct store *s, struct retention *ret);
 
 /* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */
 int store_recover(struct store *s, int64_t now, unsigned *ret_n);
+/* Every claim is taken back, uncounted, due now: the holder gave up through no fault of the work. */
+int store_release(struct store *s, int64_t now);
 /* After the wall clock went back: nothing that waits is due later than these moments. */
 int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delivery);
 /* The instance that names this spool file, or -ENOENT. */

@@ -132,7 +132,7 @@ write_config() { # write_config [LINES...]: the usual node; more top-level lines
 	threads: 1
 	settle: 0.3
 	settle_max: 5
-	storage: {min_free: 1000000${storage_more:+, $storage_more}}
+	storage: {min_free: 1000000, ballast: 0, unsafe: true${storage_more:+, $storage_more}}
 	access:
 	- {calling_ae: "*", from: [127.0.0.0/8, "::1"]}
 	peers:

@@ -43,7 +43,7 @@ restart() { # restart [LINES...]: the node with another configuration and nothin
 	start_node
 }
 
-limits='storage: {min_free: 1000000}'
+limits='storage: {min_free: 1000000, ballast: 0, unsafe: true}'
 phantom --seed 7 --study-uid 2.25.101 -o "$work/pa.dcm"
 phantom --seed 8 --view LL --study-uid 2.25.102 -o "$work/lateral.dcm"
 
@@ -101,7 +101,7 @@ check "only syntaxes that we do not take" wait_for 10 said 2.25.101 "contexts re
 why syntax 2.25.101
 
 # ---- the disk is full -------------------------------------------------------------------------------------------
-limits='storage: {min_free: 1024 GiB}'
+limits='storage: {min_free: 1024 GiB, ballast: 0, unsafe: true}'
 restart
 send MODALITY "$work/pa.dcm"
 is "$?" 1 "a full disk acknowledges nothing"
@@ -109,14 +109,14 @@ check "and says so" wait_for 10 said 2.25.101 storage.min_free
 why disk_full 2.25.101
 
 # ---- no route for the sender ---------------------------------------------------------------------------------------
-limits='storage: {min_free: 1000000}'
+limits='storage: {min_free: 1000000, ballast: 0, unsafe: true}'
 restart 'routes: [{from: CT1, to: [ARCHIVE]}]'
 send MODALITY "$work/pa.dcm"
 check "a sender without a route" wait_for 30 said 2.25.101 "sent nowhere"
 why no_route 2.25.101
 
 # ---- a poison image: the model hangs on it --------------------------------------------------------------------------
-limits='limits: {infer_seconds: 1, attempts: 1}\nstorage: {min_free: 1000000}'
+limits='limits: {infer_seconds: 1, attempts: 1}\nstorage: {min_free: 1000000, ballast: 0, unsafe: true}'
 restart 'routes: []'
 kill -STOP "$(ctl --json status | grep -A1 carzerod-infer | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')"
 send MODALITY "$work/pa.dcm"
@@ -127,7 +127,7 @@ check "and the node goes on" wait_for 30 node_is_ready
 
 # ---- what is wrong at start is said at start ---------------------------------------------------------------------------
 stop_node
-limits='storage: {min_free: 1000000}'
+limits='storage: {min_free: 1000000, ballast: 0, unsafe: true}'
 write_config
 sed -i 's/port: '"$archive_port"'/prot: '"$archive_port"'/' "$work/carzerod.yaml"
 "$builddir/carzerod" -c "$work/carzerod.yaml" >"$work/said.txt" 2>&1

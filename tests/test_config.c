@@ -85,8 +85,8 @@ static void dump_values(FILE *f, const struct config *c)
 		fputc('\n', f);
 	}
 	dump_limits(f, &c->limits);
-	fprintf(f, "storage.min_free=%llu retention images=%lld failed=%lld reports=%lld\n",
-		(unsigned long long)c->min_free_bytes, (long long)c->retention_images_ms,
+	fprintf(f, "storage.min_free=%llu ballast=%llu unsafe=%d retention images=%lld failed=%lld reports=%lld\n",
+		(unsigned long long)c->min_free_bytes, (unsigned long long)c->ballast_bytes, c->unsafe_storage, (long long)c->retention_images_ms,
 		(long long)c->retention_failed_ms, (long long)c->retention_reports_ms);
 	fprintf(f, "report=%s|%s|%s|%s|%u\n", c->manufacturer, c->institution, c->station, c->series_description,
 		c->series_number);

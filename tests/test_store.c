@@ -662,6 +662,7 @@ static void tour(struct store *s)
 	bad += store_each_file(s, true, see, &seen) < 0;
 	bad += store_next_due(s, &id, &id, &id) < 0;
 	bad += store_counts(s, &c) < 0;
+	bad += store_release(s, 1) < 0;
 	bad += store_adopt_file(s, in.id, 5, 1) < 0;
 	bad += store_next_expiry(s, &ages) < 0;
 	for (n = 1; n > 0;)

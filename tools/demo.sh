@@ -55,6 +55,7 @@ cat >"$work/carzerod.yaml" <<END
 ae_title: CARZEROD
 listen: ["127.0.0.1:$node_port"]
 state_dir: $work/state
+storage: {unsafe: true} # a container's file system will do here
 model: $work/model
 findings: $top/etc/findings.yaml
 settle: 0.2

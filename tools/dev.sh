@@ -10,6 +10,7 @@ cat >"$work/carzerod.yaml" <<END
 ae_title: CARZEROD
 listen: ["127.0.0.1:11112"]
 state_dir: $work/state
+storage: {unsafe: true} # a container's file system will do here
 model: $work/model
 findings: $top/etc/findings.yaml
 access: [{calling_ae: "*", from: [127.0.0.0/8]}]
