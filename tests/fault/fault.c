@@ -1032,6 +1032,59 @@ void senders_start(unsigned n, unsigned per, unsigned pause_ms)
 	}
 }
 
+pid_t sender_until(uint32_t number)
+{
+	struct answer a = { .number = number, .status = -1 };
+	struct image image;
+	pid_t pid;
+	int answers;
+
+	image_make(number, &image);
+	image_free(&image);
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid > 0)
+		return pid;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)signal(SIGTERM, SIG_DFL);
+	answers = answers_open(O_WRONLY | O_APPEND);
+	while (a.status != 0) {
+		uint32_t power = __atomic_load_n(powered, __ATOMIC_SEQ_CST);
+		int sock = sender_open("MODALITY");
+
+		if (sock >= 0)
+			a.status = sender_store(sock, number);
+		if (__atomic_load_n(powered, __ATOMIC_SEQ_CST) != power)
+			a.status = -1;
+		if (a.status >= 0 && write(answers, &a, sizeof(a)) != sizeof(a))
+			_exit(1);
+		if (sock >= 0 && a.status >= 0)
+			sender_close(sock);
+		else if (sock >= 0)
+			(void)close(sock);
+		if (a.status != 0)
+			fault_pause(10);
+	}
+	_exit(0);
+}
+
+bool sender_done(pid_t pid, unsigned ms)
+{
+	int64_t end = fault_now_ms() + ms;
+	int status;
+
+	while (waitpid(pid, &status, WNOHANG) != pid) {
+		if (fault_now_ms() >= end) {
+			(void)kill(pid, SIGKILL);
+			(void)waitpid(pid, &status, 0);
+			return false;
+		}
+		fault_pause(3);
+	}
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 void senders_stop(void)
 {
 	while (n_senders > 0) {
@@ -1159,12 +1212,12 @@ bool node_at_rest(void)
 
 /* ---- the archive ----------------------------------------------------------------------------------------------- */
 
-void archive_start(void)
+static void archive_on(uint16_t number)
 {
 	char folder[700], port[8];
 
 	(void)snprintf(folder, sizeof(folder), "%s/archive", work);
-	(void)snprintf(port, sizeof(port), "%u", port_of_archive);
+	(void)snprintf(port, sizeof(port), "%u", number);
 	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
 		die(folder);
 	archive = fork();
@@ -1182,6 +1235,19 @@ void archive_start(void)
 	}
 }
 
+void archive_start(void)
+{
+	archive_on(port_of_archive);
+}
+
+uint16_t archive_start_behind(void)
+{
+	uint16_t port = free_port();
+
+	archive_on(port);
+	return port;
+}
+
 void archive_stop(void)
 {
 	if (archive <= 0)
@@ -1190,6 +1256,93 @@ void archive_stop(void)
 	while (waitpid(archive, NULL, 0) < 0 && errno == EINTR)
 		continue;
 	archive = 0;
+}
+
+/* Where the data set of a Part 10 file with File Meta begins. */
+static size_t data_set_at(const uint8_t *file, size_t n)
+{
+	if (n < 144)
+		return n;
+	return 144 + ((size_t)file[140] | (size_t)file[141] << 8 | (size_t)file[142] << 16);
+}
+
+static bool same_data_set(const uint8_t *a, size_t n_a, const uint8_t *b, size_t n_b)
+{
+	size_t x = data_set_at(a, n_a), y = data_set_at(b, n_b);
+
+	return x < n_a && y < n_b && n_a - x == n_b - y && memcmp(a + x, b + y, n_a - x) == 0;
+}
+
+/* The only report of the image's study, or NULL. */
+static void *only_report(const struct image *image, size_t *ret_n)
+{
+	struct store *s = open_reader();
+	struct report *rep = xcalloc(8, sizeof(*rep));
+	struct study study;
+	void *file = NULL;
+	char path[800];
+	struct err e;
+	size_t n = 0;
+
+	if (s != NULL && store_find_study(s, image->study, &study) == 0 && store_study_reports(s, study.id, rep, 8, &n) == 0 &&
+	    n == 1) {
+		(void)snprintf(path, sizeof(path), "%s/spool/reports/%02x/%016llx", state, (unsigned)(rep[0].file >> 56),
+			       (unsigned long long)rep[0].file);
+		if (read_path(path, 1 << 20, &file, ret_n, &e) < 0)
+			file = NULL;
+	}
+	store_close(s);
+	free(rep);
+	return file;
+}
+
+unsigned archive_count(uint32_t number, bool *ret_equal)
+{
+	CLEANUP(free) void *ours = NULL;
+	char path[1024];
+	struct dirent *entry;
+	struct image image;
+	unsigned n = 0;
+	size_t n_ours = 0;
+	DIR *d;
+
+	image_make(number, &image);
+	ours = only_report(&image, &n_ours);
+	*ret_equal = ours != NULL;
+	(void)snprintf(path, sizeof(path), "%s/archive", work);
+	d = opendir(path);
+	while (d != NULL && (entry = readdir(d)) != NULL) {
+		CLEANUP(free) void *file = NULL;
+		struct err e;
+		size_t size;
+
+		(void)snprintf(path, sizeof(path), "%s/archive/%s", work, entry->d_name);
+		if (entry->d_name[0] == '.' || read_path(path, 1 << 20, &file, &size, &e) < 0 ||
+		    memmem(file, size, image.study, strlen(image.study)) == NULL)
+			continue;
+		n++;
+		*ret_equal = *ret_equal && same_data_set(file, size, ours, n_ours);
+	}
+	if (d != NULL)
+		(void)closedir(d);
+	image_free(&image);
+	return n;
+}
+
+bool node_instance(uint32_t number, struct instance *ret)
+{
+	struct store *s = open_reader();
+	struct study study;
+	struct image image;
+	size_t n = 0;
+	bool found;
+
+	image_make(number, &image);
+	found = s != NULL && store_find_study(s, image.study, &study) == 0 &&
+		store_study_instances(s, study.id, ret, 1, &n) == 0 && n == 1;
+	image_free(&image);
+	store_close(s);
+	return found;
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------ */

@@ -110,6 +110,10 @@ void sender_close(int sock);
  * until it is acknowledged. */
 void senders_start(unsigned n, unsigned per, unsigned pause_ms);
 void senders_stop(void);
+/* A process that sends one image until it is acknowledged; the images are taken into account like those of
+ * senders_start(). */
+pid_t sender_until(uint32_t number);
+bool sender_done(pid_t pid, unsigned ms); /* it ended, and well */
 uint64_t senders_answers(void);         /* how many answers came so far */
 
 /* ---- what was promised, and what is there ---- */
@@ -128,6 +132,13 @@ bool node_at_rest(void); /* nothing waits, is worked on, or is to be sent */
 
 /* ---- an archive ---- */
 void archive_start(void); /* storescp of DCMTK, into WORK/archive */
+uint16_t archive_start_behind(void); /* the same on another port than the node is told */
 void archive_stop(void);
+/* How many files in the archive are of this image's study; *ret_equal: each holds the data set of the one report that
+ * the node made for it, byte for byte. */
+unsigned archive_count(uint32_t number, bool *ret_equal);
+/* The instance's row, or false. */
+struct instance;
+bool node_instance(uint32_t number, struct instance *ret);
 
 #endif
