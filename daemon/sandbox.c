@@ -185,6 +185,8 @@ static int allow_connecting(scmp_filter_ctx filter)
 	size_t i;
 	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
 
+	if (r == 0) /* a connected socket in the place of DCMTK's (scu.cc): among descriptors that we have */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(dup3), 0);
 	for (i = 0; r == 0 && i < ARRAY_SIZE(families); i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
 				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]),

@@ -8,14 +8,22 @@
  * an error.
  *
  * Each class is proposed twice, once with explicit and once with implicit VR little endian: an
- * acceptor picks one syntax per context, and many would pick implicit.  DCMTK 3.6.7 takes the peer as
- * "host:port" in 63 characters and parses no IPv6 literal, so the name is resolved here, to IPv4.
+ * acceptor picks one syntax per context, and many would pick implicit.
+ *
+ * DCMTK 3.6.7 connects to IPv4 alone, in one attempt, and has no place to hand it a connected socket.  So
+ * we connect, to each address of the peer until one answers, and hand over with our own connect(): it
+ * stands before libc's for the libraries of this program, puts the socket that is ready in the place of
+ * the one that DCMTK wants connected, and is libc's for everybody else.
  */
 #include "dicom/wire.hh"
 
+#include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <vector>
 
@@ -78,10 +86,25 @@ struct scu {
 	}
 };
 
+static int ready_socket = -1; /* connected: for the next connect() */
+
+/* See the opening comment. */
+extern "C" int connect(int fd, const struct sockaddr *address, socklen_t n)
+{
+	int ready = ready_socket, r;
+
+	if (ready < 0)
+		return static_cast<int>(syscall(SYS_connect, fd, address, n));
+	ready_socket = -1;
+	r = dup3(ready, fd, O_CLOEXEC);
+	(void)close(ready);
+	return r < 0 ? -1 : 0;
+}
+
 namespace
 {
 
-const char no_address[] = "host name cannot be resolved to an IPv4 address";
+const char no_address[] = "host name cannot be resolved to an address";
 
 enum scu_failure unreachable(struct scu *s, struct err *e, const char *what, const char *why)
 {
@@ -158,18 +181,67 @@ enum scu_failure rejected(struct scu *s, struct err *e)
 int resolve(struct dicom_peer *peer, const char **ret_why)
 {
 	struct addrinfo hints, *list = nullptr;
+	char port[8];
 	int r;
 
 	memset(&hints, 0, sizeof(hints));
-	hints.ai_family = AF_INET;
+	hints.ai_family = AF_UNSPEC;
 	hints.ai_socktype = SOCK_STREAM;
-	r = getaddrinfo(peer->host, nullptr, &hints, &list);
+	hints.ai_flags = AI_NUMERICSERV;
+	(void)snprintf(port, sizeof(port), "%u", peer->port);
+	peer->n_where = 0;
+	r = getaddrinfo(peer->host, port, &hints, &list);
 	if (r == 0) {
 		r = getnameinfo(list->ai_addr, list->ai_addrlen, peer->address, sizeof(peer->address), nullptr, 0,
 				NI_NUMERICHOST);
+		for (const struct addrinfo *a = list; a != nullptr && peer->n_where < SCU_ADDRESSES_MAX; a = a->ai_next)
+			if (a->ai_addrlen <= sizeof(peer->where[0]))
+				memcpy(&peer->where[peer->n_where++], a->ai_addr, a->ai_addrlen);
 		freeaddrinfo(list);
 	}
 	*ret_why = gai_strerror(r);
+	return r;
+}
+
+int connect_to(const struct sockaddr_storage *where, int64_t until_ms, int *ret)
+{
+	socklen_t length = where->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	int fd = socket(where->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
+	socklen_t n = sizeof(error);
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, reinterpret_cast<const struct sockaddr *>(where), length) < 0)
+		error = errno;
+	if (error == EINPROGRESS) {
+		if (!wire_wait(fd, POLLOUT, until_ms))
+			error = ETIMEDOUT;
+		else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+			error = errno;
+	}
+	if (error == 0 && fcntl(fd, F_SETFL, 0) < 0)
+		error = errno;
+	if (error != 0) {
+		(void)close(fd);
+		return -error;
+	}
+	*ret = fd;
+	return 0;
+}
+
+/* Each address has its share of the time. */
+int connect_peer(const struct dicom_peer *peer, int *ret)
+{
+	int64_t end_ms = clock_boot_ms() + 1000LL * peer->connect_seconds;
+	int r = -EHOSTUNREACH;
+
+	for (size_t i = 0; i < peer->n_where; i++) {
+		int64_t now = clock_boot_ms();
+
+		r = connect_to(&peer->where[i], now + (end_ms - now) / static_cast<int64_t>(peer->n_where - i), ret);
+		if (r == 0)
+			return 0;
+	}
 	return r;
 }
 
@@ -193,14 +265,13 @@ OFCondition propose(T_ASC_Parameters *params, const char *const *classes, size_t
 	return c;
 }
 
-OFCondition request(struct scu *s, const char *address, const char *const *classes, size_t n)
+OFCondition request(struct scu *s, const char *const *classes, size_t n)
 {
 	int64_t now = clock_boot_ms();
 	int64_t response_ms = 1000LL * s->peer.response_seconds;
 	T_ASC_Parameters *params = nullptr;
 	OFCondition c;
 
-	dcmConnectionTimeout.set(static_cast<Sint32>(s->peer.connect_seconds));
 	s->wire.idle_ms = response_ms;
 	s->wire.first_ms = now + 1000LL * s->peer.connect_seconds + response_ms;
 	s->wire.end_ms = now + OPERATION_MS;
@@ -216,7 +287,7 @@ OFCondition request(struct scu *s, const char *address, const char *const *class
 	if (c.bad())
 		return c;
 	(void)ASC_setAPTitles(params, s->peer.our_ae_title, s->peer.ae_title, nullptr); /* copies */
-	(void)ASC_setPresentationAddresses(params, "", address);
+	(void)ASC_setPresentationAddresses(params, "", "127.0.0.1:104"); /* where connect() below does not go */
 	OFStandard::strlcpy(params->ourImplementationClassUID, DICOM_IMPLEMENTATION_UID,
 			    sizeof(params->ourImplementationClassUID));
 	OFStandard::strlcpy(params->ourImplementationVersionName, DICOM_IMPLEMENTATION_VERSION,
@@ -230,29 +301,23 @@ OFCondition request(struct scu *s, const char *address, const char *const *class
 	return ASC_requestAssociation(s->network, params, &s->association);
 }
 
-enum scu_failure no_connection(struct scu *s, struct err *e, int64_t since_ms, const OFCondition &c)
+enum scu_failure no_connection(struct scu *s, struct err *e, int error)
 {
 	static const char doing[] = "no connection, check host and port of this peer";
-	static const char prefix[] = "TCP Initialization Error: ";
-	const char *text = c.text();
 	char why[80];
 
-	/* DCMTK's text for a time-out is that of the connect before it: "in progress". */
-	if (clock_boot_ms() - since_ms >= 1000LL * s->peer.connect_seconds) {
+	if (error == ETIMEDOUT) {
 		(void)snprintf(why, sizeof(why), "no answer within %u s", s->peer.connect_seconds);
 		return unreachable(s, e, doing, why);
 	}
-	if (strncmp(text, prefix, strlen(prefix)) == 0)
-		text += strlen(prefix);
-	return unreachable(s, e, doing, text);
+	return unreachable(s, e, doing, strerror(error));
 }
 
 enum scu_failure open_association(struct scu *s, const char *const *classes, size_t n, struct err *e)
 {
-	char address[sizeof(s->peer.address) + 8];
 	const char *why = "";
-	int64_t since_ms;
 	OFCondition c;
+	int r;
 
 	if (n > CLASSES_MAX) {
 		(void)err_set(e, -E2BIG, "%s: %zu classes, at most %d", s->name, n, CLASSES_MAX);
@@ -260,13 +325,17 @@ enum scu_failure open_association(struct scu *s, const char *const *classes, siz
 	}
 	if (s->peer.address[0] == '\0' && resolve(&s->peer, &why) != 0)
 		return unreachable(s, e, no_address, why);
-	(void)snprintf(address, sizeof(address), "%s:%u", s->peer.address, s->peer.port);
-	since_ms = clock_boot_ms();
-	c = request(s, address, classes, n);
+	r = connect_peer(&s->peer, &ready_socket);
+	if (r < 0)
+		return no_connection(s, e, -r);
+	c = request(s, classes, n);
+	if (ready_socket >= 0) { /* DCMTK gave up before it wanted it */
+		(void)close(ready_socket);
+		ready_socket = -1;
+		return lost(s, e, "association requested", c);
+	}
 	if (c == DUL_ASSOCIATIONREJECTED)
 		return rejected(s, e);
-	if (c.bad() && !s->wire.taken)
-		return no_connection(s, e, since_ms, c);
 	/* DCMTK calls it a success when the connection ends before an answer has come. */
 	if (c.bad() || s->wire.fd < 0 || s->wire.state != WIRE_OPEN)
 		return lost(s, e, "association requested", c);

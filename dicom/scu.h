@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/err.h"
 #include "base/str.h"
@@ -16,10 +17,14 @@
 extern "C" {
 #endif
 
+#define SCU_ADDRESSES_MAX 4 /* of one name */
+
 struct dicom_peer {
 	char ae_title[AE_TITLE_MAX], our_ae_title[AE_TITLE_MAX];
 	char host[256];
-	char address[48];            /* of host, numeric; "": found out at open, which reads files and asks servers */
+	char address[48];            /* of host, numeric, the first; "": found out at open, which reads files and asks servers */
+	struct sockaddr_storage where[SCU_ADDRESSES_MAX]; /* all of them, IPv4 or IPv6, with the port; tried in order */
+	size_t n_where;
 	uint16_t port;
 	unsigned connect_seconds, response_seconds;
 	const struct tls *tls;       /* NULL: plain DICOM */
@@ -42,7 +47,7 @@ enum scu_failure {
 
 struct scu; /* an open association */
 
-/* Fills in peer->address.  -EHOSTUNREACH: nobody knows the name now. */
+/* Fills in peer->address and where.  -EHOSTUNREACH: nobody knows the name now. */
 int dicom_scu_resolve(struct dicom_peer *peer, struct err *e);
 /* Proposes the given storage classes, each in a context of its own (explicit and implicit VR little
  * endian).  The text in e is one line for the operator. */

@@ -341,6 +341,11 @@ OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DU
 	return DUL_WritePDVs(&association->DULassociation, &list);
 }
 
+bool wire_wait(int fd, short events, int64_t until_ms)
+{
+	return wait_until(fd, events, until_ms);
+}
+
 bool wire_readable(struct wire *w, int64_t ms)
 {
 	return w->ahead_n > 0 || (w->link != nullptr && tls_link_pending(w->link)) || w->state != WIRE_OPEN ||

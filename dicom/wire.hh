@@ -78,6 +78,8 @@ OFCondition wire_next_pdv(T_ASC_Association *association, DUL_PDV *ret);
 OFCondition wire_send_pdv(T_ASC_Association *association, uint8_t context_id, DUL_DATAPDV type,
 			  bool last, const void *p, size_t n);
 
+/* Waits for poll's events, at most until then (boot time); true: they came, or an error to be told. */
+bool wire_wait(int fd, short events, int64_t until_ms);
 /* Whether the peer says something, or ends, within that time. */
 bool wire_readable(struct wire *w, int64_t ms);
 /* Sends A-ABORT if the socket takes it; the connection is to be dropped then. */

@@ -40,6 +40,19 @@ static pid_t peer_pid;
 
 /* ---- peers ------------------------------------------------------------------------------------ */
 
+static int listen_on_v6(uint16_t *ret_port, int backlog)
+{
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	socklen_t length = sizeof(a);
+	int sock = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (sock < 0 || bind(sock, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(sock, backlog) < 0 ||
+	    getsockname(sock, (struct sockaddr *)&a, &length) < 0)
+		return -1;
+	*ret_port = ntohs(a.sin6_port);
+	return sock;
+}
+
 static int listen_on(uint16_t *ret_port, int backlog)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -145,14 +158,12 @@ static void abandon(void *arg, uint64_t id)
 }
 
 /* Our own acceptor, with chosen answers. */
-static struct dicom_peer start_own(const char *ae_title, bool refuse_other)
+static struct dicom_peer start_own_at(int sock, uint16_t port, const char *ae_title, bool refuse_other)
 {
 	static const struct scp_ops ops = { admit, create, stored, abandon, NULL, NULL };
 	struct scp_policy policy = { .ae_title = ae_title, .pdu_bytes = 16384, .object_bytes = 1 << 20,
 				     .objects = 10, .request_seconds = 5, .idle_seconds = 5,
 				     .association_seconds = 20, .refuse_other_storage = refuse_other };
-	uint16_t port;
-	int sock = listen_on(&port, 8);
 
 	fflush(stdout);
 	peer_pid = fork();
@@ -165,6 +176,14 @@ static struct dicom_peer start_own(const char *ae_title, bool refuse_other)
 	}
 	(void)close(sock);
 	return peer_at(port);
+}
+
+static struct dicom_peer start_own(const char *ae_title, bool refuse_other)
+{
+	uint16_t port;
+	int sock = listen_on(&port, 8);
+
+	return start_own_at(sock, port, ae_title, refuse_other);
 }
 
 /* ---- objects ---------------------------------------------------------------------------------- */
@@ -458,6 +477,49 @@ static void clean_up(void)
 	(void)rmdir(dir);
 }
 
+static void echoes(const char *name, const struct dicom_peer *peer)
+{
+	struct scu *s = NULL;
+	struct err e = { "" };
+	uint16_t status = 1;
+
+	is_int(dicom_scu_open(peer, NULL, 0, &s, &e), SCU_OK, "%s: association (%s)", name, e.text);
+	if (s == NULL)
+		return;
+	is_int(dicom_scu_echo(s, &status, &e), SCU_OK, "%s: C-ECHO", name);
+	dicom_scu_close(s);
+}
+
+static void test_addresses(void)
+{
+	struct dicom_peer peer, second;
+	struct err e = { "" };
+	uint16_t port = 0;
+	int sock = listen_on_v6(&port, 8);
+
+	if (sock < 0) {
+		ok(true, "IPv6 # SKIP this machine has none");
+		return;
+	}
+	peer = start_own_at(sock, port, "ARCHIVE", false);
+	(void)str_copy(peer.host, sizeof(peer.host), "::1");
+	echoes("IPv6", &peer);
+	is_int(dicom_scu_resolve(&peer, &e), 0, "resolved before");
+	ok(strcmp(peer.address, "::1") == 0 && peer.n_where == 1, "to itself");
+	echoes("IPv6, resolved", &peer);
+	stop_peer();
+
+	/* a name with two addresses, of which the first is dead */
+	second = start_own("ARCHIVE", false);
+	(void)str_copy(peer.host, sizeof(peer.host), "::1");
+	peer.port = second.port; /* nobody listens there on ::1 */
+	is_int(dicom_scu_resolve(&peer, &e), 0, "one address");
+	is_int(dicom_scu_resolve(&second, &e), 0, "and another");
+	peer.where[peer.n_where++] = second.where[0];
+	echoes("the second address", &peer);
+	stop_peer();
+}
+
 int main(void)
 {
 	struct err e;
@@ -472,6 +534,7 @@ int main(void)
 	test_implicit_only();
 	test_no_association();
 	test_not_stored();
+	test_addresses();
 	clean_up();
 	return done();
 }
