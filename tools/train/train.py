@@ -15,9 +15,9 @@ import torch.nn.functional as F
 import data, net, words
 
 SEED, SET, BATCH = 1, 1, 16
-STEPS = 3200
-LOOK = .36              # of the steps only pictures are learned
-HALF = .78              # of the steps half of the patches, drawn anew, stand for the film
+STEPS = 2500
+LOOK = .40              # of the steps only pictures are learned
+HALF = .80              # of the steps half of the patches, drawn anew, stand for the film
 COOL = .30              # of the steps the rate falls, to nothing at the end
 RATE, MUON = 2e-3, 1e-2
 WARM = 100
