@@ -30,6 +30,13 @@ def main():
     c, tokenizer = train.sizes()
     trainer = train.Trainer(c, tokenizer)
     trainer.load_state_dict(torch.load(a.checkpoint)["trainer"])
+    # a piece that no text had still is noise: it gets the mean of those that were read, and says nothing
+    read = torch.zeros(c["vocab"], dtype=torch.bool)
+    for w in words.read_words():
+        read[tokenizer.word(w)] = True
+    read[[tokenizer.id["[CLS]"], tokenizer.id["[SEP]"]]] = True
+    table = trainer.net.text_encoder.model.embeddings.word_embeddings.weight.data
+    table[~read] = table[read].mean(0)
     os.makedirs(a.out, exist_ok=True)
     data = safetensors(trainer.net.tensors())
     with open(os.path.join(a.out, "weights.safetensors"), "wb") as f:

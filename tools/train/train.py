@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Trains the demonstration model on phantoms (README.md).  One thread, deterministic by seed, resumable.
 
-  train.py --films PROGRAM --cache DIR --out DIR [--steps N] [--stop N]
+  train.py --films PROGRAM --cache DIR --out DIR [--stop N]
 
 PROGRAM  build/tools/train/films
 cache    where rendered films are kept: 1.4 GB for 20,000
 out      loss.tsv, a line a step; checkpoint.pt, every few minutes and at the end; a run goes on from it
-stop     end after this many steps of the schedule, with a checkpoint
+stop     end after this many steps, with a checkpoint
 """
 import argparse, json, math, os, time
 import numpy as np
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 import data, net, words
 
 SEED, SET, BATCH = 1, 1, 16
-STEPS = 2500
-LOOK = .40              # of the steps only pictures are learned
-HALF = .80              # of the steps half of the patches, drawn anew, stand for the film
-COOL = .30              # of the steps the rate falls, to nothing at the end
+STEPS = 2150
+LOOK = 1000             # until then only pictures are learned
+HALF = 1750             # until then half of the patches, drawn anew, stand for the film
+COOL = 1500             # from then on the rate falls, to nothing at the end
 RATE, MUON = 2e-3, 1e-2
 WARM = 100
 SAVE = 200
@@ -146,8 +146,8 @@ def split(trainer):
     return matrix, other
 
 
-def rate(step, steps):
-    return min(1, (step + 1) / WARM) * min(1, (steps - step) / (COOL * steps))
+def rate(step):
+    return min(1, (step + 1) / WARM) * min(1, (STEPS - step) / (STEPS - COOL))
 
 
 def main():
@@ -155,8 +155,7 @@ def main():
     a.add_argument("--films", required=True)
     a.add_argument("--cache", required=True)
     a.add_argument("--out", required=True)
-    a.add_argument("--steps", type=int, default=STEPS)
-    a.add_argument("--stop", type=int)
+    a.add_argument("--stop", type=int, default=STEPS)
     a = a.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -180,18 +179,17 @@ def main():
     log = open(path_log, "w", buffering=1)
     log.writelines(lines)           # what was learned after the checkpoint is learned again
     began, cpu = time.time(), time.process_time()
-    stop = min(a.stop or a.steps, a.steps)
-    first = step
+    stop, first = min(a.stop, STEPS), step
     while step < stop:
         r = torch.Generator().manual_seed(SEED * 1000003 + step)
         squares, labels = films.batch(step, BATCH)
-        t = trainer.loss(squares, labels, r, step < LOOK * a.steps, step < HALF * a.steps)
+        t = trainer.loss(squares, labels, r, step < LOOK, step < HALF)
         loss = sum(t.values())
         adam.zero_grad(set_to_none=True), muon.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(other, 1.)
         for opt, top in ((adam, RATE), (muon, MUON)):
-            opt.param_groups[0]["lr"] = top * rate(step, a.steps)
+            opt.param_groups[0]["lr"] = top * rate(step)
             opt.step()
         step += 1
         print("%d\t%.6f\t%s" % (step, loss.item(), "\t".join("%s=%.4f" % (k, v.item()) for k, v in t.items())), file=log)
@@ -199,7 +197,7 @@ def main():
             torch.save({"trainer": trainer.state_dict(), "adam": adam.state_dict(), "muon": muon.state_dict(), "step": step}, path + ".new")
             os.replace(path + ".new", path)
             n = step - first
-            print("step %d of %d: %.2f s a step, %.2f s of CPU" % (step, a.steps, (time.time() - began) / n, (time.process_time() - cpu) / n), flush=True)
+            print("step %d of %d: %.2f s a step, %.2f s of CPU" % (step, STEPS, (time.time() - began) / n, (time.process_time() - cpu) / n), flush=True)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,11 @@ def truth(films, cs):
     return np.array([[c.true_of(f) for c in cs] for f in films], np.float32)
 
 
+def read_words():
+    """every word that training read"""
+    return {w for c in concepts() for t in c.wordings for w in sentence(t).split()}
+
+
 def sentence(wording):
     """as the node's tokenizer cleans "There is X": lower case, no punctuation"""
     return "there is " + wording.lower()
