@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define CLOCK_STAMP_MAX 32
+#define CLOCK_EARLIEST_MS 1767225600000ll /* 2026-01-01: a clock before that is wrong, we were written later */
 
 int64_t clock_wall_ms(void);
 int64_t clock_boot_ms(void);

@@ -30,6 +30,7 @@
 #define RETRY_CAP_MS 60000
 #define GRACE_MS 5000 /* beyond the worker's own deadline, before the keeper kills */
 /* A claim that survives this many deaths of the whole node is taken for the cause of them. */
+#define SUSPECT_MS 600000
 #define RECOVERED_ATTEMPTS_MAX 10
 
 static int64_t image_time_ms(const struct keeper *k)
@@ -42,9 +43,23 @@ static int64_t infer_time_ms(const struct keeper *k)
 	return (int64_t)k->config->limits.infer_seconds * 1000;
 }
 
+static bool alone(const struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage != JOB_FREE)
+			return false;
+	}
+	return true;
+}
+
 static struct job *job_slot(struct keeper *k)
 {
 	size_t i, n = k->config->workers + KEEPER_DECODE_AHEAD;
+
+	if (k->n_suspects > 0 && !alone(k))
+		return NULL;
 
 	for (i = 0; i < n; i++) {
 		if (k->job[i].stage == JOB_FREE)
@@ -86,6 +101,7 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 		log_error("object=%lld quarantined after %u attempts: %s; kept, see carzeroctl show", (long long)j->in.id,
 			  j->in.attempt, why);
 		keeper_must(k, store_quarantine_instance(k->store, &j->in, k->now, why), "quarantine an object");
+		recovery_cleared(k, j->in.id);
 		k->quarantined++;
 		figures_failed(k, &j->in);
 	} else {
@@ -114,6 +130,7 @@ static void settle(struct keeper *k, struct job *j, enum instance_outcome outcom
 	memcpy(j->in.findings, k->findings->digest, DIGEST_SIZE);
 	j->in.settled = k->now;
 	keeper_must(k, store_settle_instance(k->store, &j->in, scores, n), "settle an object");
+	recovery_cleared(k, j->in.id);
 	failpoint("analysis.settled");
 	job_end(j);
 }
@@ -122,8 +139,11 @@ static bool claim(struct keeper *k, struct job *j)
 {
 	int r = store_claim_instance(k->store, k->now, k->now + image_time_ms(k) + infer_time_ms(k), &j->in);
 
-	if (r == -ENOENT)
+	if (r == -ENOENT) {
+		if (k->n_suspects > 0 && alone(k) && k->boot > SUSPECT_MS + k->started)
+			k->n_suspects = 0; /* purged, or waiting for a retry: no reason to go slowly for ever */
 		return false;
+	}
 	keeper_must(k, r, "claim an object");
 	failpoint("analysis.claimed");
 	return true;

@@ -240,6 +240,10 @@ static const char *attention(const struct store_counts *n, json_t *live)
 
 	if (live == NULL)
 		return "carzerod is not running";
+	if (ctl_number(live, "lost_objects") > 0)
+		return "files of objects are missing from the spool: see the log of the last start";
+	if (json_is_true(json_object_get(live, "disk_full")))
+		return "the disk is full: no images are taken";
 	if (n->instances[INSTANCE_QUARANTINED] > 0)
 		return "objects are quarantined: see carzeroctl studies";
 	if (n->deliveries[DELIVERY_PARKED] > 0)

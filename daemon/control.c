@@ -31,6 +31,7 @@
 #include "daemon/keeper.h"
 
 #define REQUEST_MAX 256
+#define CONTROL_REST_MS 1000
 
 void control_open(struct keeper *k)
 {
@@ -61,8 +62,11 @@ void control_accept(struct keeper *k)
 	int fd = accept4(k->control, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	size_t i;
 
-	if (fd < 0)
+	if (fd < 0) { /* the socket stays readable: look away for a while */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			k->control_rest = k->boot + CONTROL_REST_MS;
 		return;
+	}
 	for (i = 0; i < KEEPER_CONTROL_MAX; i++) {
 		if (k->control_client[i] < 0) {
 			k->control_client[i] = fd;
@@ -101,9 +105,9 @@ static json_t *destinations_json(struct keeper *k)
 
 		(void)json_array_append_new(
 			a, json_pack("{s:s, s:s, s:b, s:i, s:I}", "ae_title", c->peer->ae_title, "state",
-				     c->busy ? "sending" : k->now < c->not_before ? "resting" : "idle", "available",
+				     c->busy ? "sending" : k->boot < c->not_before ? "resting" : "idle", "available",
 				     c->failures == 0, "failures", (int)c->failures, "rests_ms",
-				     (json_int_t)(k->now < c->not_before ? c->not_before - k->now : 0)));
+				     (json_int_t)(k->boot < c->not_before ? c->not_before - k->boot : 0)));
 	}
 	return a;
 }
@@ -124,14 +128,15 @@ static json_t *status_json(struct keeper *k)
 {
 	static const char *const domains[] = { "untrained", "phantom", "clinical" };
 	unsigned associations = 0;
+	json_t *j;
 	size_t i;
 
 	for (i = 0; i < k->config->limits.associations; i++)
 		associations += k->association[i].sock >= 0;
-	return json_pack("{s:s, s:i, s:I, s:s, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
+	j = json_pack("{s:s, s:i, s:I, s:s, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
 			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}",
 			 "version", PACKAGE_VERSION, "pid", (int)getpid(), "seconds",
-			 (json_int_t)((k->now - k->started) / 1000), "ae_title", k->config->ae_title, "model", "ready",
+			 (json_int_t)((k->boot - k->started) / 1000), "ae_title", k->config->ae_title, "model", "ready",
 			 k->model.known, "name", k->model.name, "domain", domains[k->model.domain % 3],
 			 "associations", (int)associations, "space", "free", (json_int_t)k->space.free_bytes, "total",
 			 (json_int_t)k->space.total_bytes, "since_start", "accepted", (json_int_t)k->accepted,
@@ -139,6 +144,9 @@ static json_t *status_json(struct keeper *k)
 			 (json_int_t)k->not_analysed, "quarantined", (json_int_t)k->quarantined, "reported",
 			 (json_int_t)k->reported, "delivered", (json_int_t)k->delivered, "processes",
 			 processes_json(k), "destinations", destinations_json(k), "tls", tls_json(k));
+	(void)json_object_set_new(j, "lost_objects", json_integer((json_int_t)k->lost_objects));
+	(void)json_object_set_new(j, "disk_full", json_boolean(k->disk_low));
+	return j;
 }
 
 static json_t *flush(struct keeper *k, const char *destination)

@@ -185,7 +185,7 @@ static void offer(struct keeper *k, struct courier *c)
 
 static bool resting(const struct keeper *k, const struct courier *c)
 {
-	return k->now < c->not_before;
+	return k->boot < c->not_before;
 }
 
 /* It tells of its commitment on an association to our listener, and perhaps only once. */
@@ -259,8 +259,8 @@ int64_t delivery_next(struct keeper *k)
 
 		if (c == NULL || c->busy || deaf(k, c))
 			continue; /* what it waits for wakes us */
-		if (due < c->not_before)
-			due = c->not_before;
+		if (due < k->now + c->not_before - k->boot)
+			due = k->now + c->not_before - k->boot;
 		if (c->helper.pid == 0 && k->now + (c->helper.not_before - k->boot) > due)
 			due = k->now + (c->helper.not_before - k->boot);
 		if (c->helper.pid != 0 && !c->helper.ready)
@@ -297,9 +297,9 @@ static void rest(struct keeper *k, struct courier *c, int status, const char *wh
 	if (c->failures++ == 0)
 		log_warning("destination=\"%s\" unavailable: %s; deliveries wait, tried again by itself",
 			    c->peer->ae_title, why);
-	c->not_before = k->now + pause;
+	c->not_before = k->boot + pause;
 	record(k, c, status, "not sent", why);
-	keeper_must(k, store_defer_delivery(k->store, &c->delivery, c->not_before, status, why,
+	keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now + pause, status, why,
 					    c->delivery.permanent, false), "defer a delivery");
 	c->busy = false;
 }

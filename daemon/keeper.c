@@ -39,6 +39,10 @@
 #define STUDY_WAIT_MAX_MS 600000
 #define INSTANCE_WAIT_MAX_MS 120000
 #define DELIVERY_WAIT_MAX_MS (25ll * 3600 * 1000)
+#define CLOCK_LEAP_MS (3600 * 1000)
+#define UPKEEP_MS 60000
+#define UPKEEP_LOG_BYTES (1 << 20)
+#define PARKED_AGAIN_MS (24ll * 3600 * 1000)
 #define CLOCK_STEP_MS 5000 /* a wall clock set back by more is noticed */
 
 /* ---- small things ------------------------------------------------------------------------------------ */
@@ -120,145 +124,12 @@ static void flush_posts(struct keeper *k, bool committed)
 }
 
 /* An fsync that failed is never tried again: the pages that it lost are marked clean. */
-static void sync_or_die(struct keeper *k)
+void keeper_sync(struct keeper *k)
 {
 	int r = spool_sync(k->spool);
 
 	if (r < 0)
 		fatal(FATAL_IO, "fsync of the spool's folders: %s; the node stops, restart recovers", strerror(-r));
-}
-
-/* ---- recovery ------------------------------------------------------------------------------------------ */
-
-struct files { /* ids found in a box */
-	uint64_t *id;
-	size_t n, room;
-};
-
-static int collect(uint64_t id, void *arg)
-{
-	struct files *f = arg;
-
-	if (f->n == f->room) {
-		f->room = f->room != 0 ? 2 * f->room : 1024;
-		f->id = xreallocarray(f->id, f->room, sizeof(*f->id));
-	}
-	f->id[f->n++] = id;
-	return 0;
-}
-
-static int by_id(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-struct reconcile {
-	struct files files;
-	bool *named; /* [files.n] */
-	unsigned lost;
-};
-
-static int mark_named(uint64_t file, int64_t row, void *arg)
-{
-	struct reconcile *rec = arg;
-	uint64_t *found = rec->files.n == 0 ? NULL
-					    : bsearch(&file, rec->files.id, rec->files.n, sizeof(file), by_id);
-
-	if (found == NULL) {
-		rec->lost++;
-		log_error("row %lld names a file that is missing from the spool; was the disk restored in part?",
-			  (long long)row);
-	} else
-		rec->named[found - rec->files.id] = true;
-	return 0;
-}
-
-/* The two invariants of schema.sql, checked: rows without files are alarms; files without rows were
- * never acknowledged.  Objects without a row go to quarantine/ all the same: after a database was
- * restored from a backup they may be all that is left.  Reports without a row are made again. */
-static void reconcile(struct keeper *k, bool reports)
-{
-	enum spool_box box = reports ? SPOOL_REPORTS : SPOOL_OBJECTS;
-	struct reconcile rec = { 0 };
-	unsigned orphans = 0;
-	size_t i;
-
-	keeper_must(k, spool_scan(k->spool, box, collect, &rec.files, NULL), "scan the spool");
-	if (rec.files.n > 0)
-		qsort(rec.files.id, rec.files.n, sizeof(*rec.files.id), by_id);
-	rec.named = xcalloc(rec.files.n, sizeof(*rec.named));
-	keeper_must(k, store_each_file(k->store, reports, mark_named, &rec), "list files");
-	for (i = 0; i < rec.files.n; i++) {
-		if (rec.named[i])
-			continue;
-		orphans++;
-		if (reports)
-			keeper_must(k, spool_remove(k->spool, box, rec.files.id[i]), "remove a report without a row");
-		else
-			keeper_must(k, spool_move(k->spool, rec.files.id[i], box, SPOOL_QUARANTINE),
-				    "set aside an object without a row");
-	}
-	if (orphans > 0)
-		log_warning("recovery: %u %s without a row %s", orphans, reports ? "reports" : "objects",
-			    reports ? "removed" : "moved to quarantine/ (never acknowledged, or the database is older than the spool)");
-	k->lost_objects += rec.lost;
-	free(rec.files.id);
-	free(rec.named);
-}
-
-static int remove_incoming(uint64_t id, void *arg)
-{
-	struct keeper *k = arg;
-
-	return spool_remove(k->spool, SPOOL_INCOMING, id);
-}
-
-static void load_site(struct keeper *k)
-{
-	int r = store_get_setting(k->store, "site", k->site_text, sizeof(k->site_text));
-
-	if (r == -ENOENT) {
-		uint8_t fresh[16];
-
-		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh))
-			fatal(FATAL_OS, "getrandom: %s", strerror(errno));
-		fresh[6] = (uint8_t)((fresh[6] & 0x0f) | 0x40); /* RFC 9562 5.4 */
-		fresh[8] = (uint8_t)((fresh[8] & 0x3f) | 0x80);
-		uuid_text(fresh, k->site_text);
-		keeper_must(k, store_set_setting(k->store, "site", k->site_text), "record this installation's UUID");
-		r = 0;
-	}
-	keeper_must(k, r, "read this installation's UUID");
-	if (uuid_parse(k->site_text, k->site) < 0)
-		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
-}
-
-static void clamp_due(struct keeper *k)
-{
-	int64_t settle = k->config->settle_max_ms > STUDY_WAIT_MAX_MS ? k->config->settle_max_ms : STUDY_WAIT_MAX_MS;
-
-	keeper_must(k, store_clamp(k->store, k->now + settle, k->now + INSTANCE_WAIT_MAX_MS, k->now + DELIVERY_WAIT_MAX_MS),
-		    "bring what waits nearer");
-}
-
-static void recover(struct keeper *k)
-{
-	int64_t started = clock_boot_ms();
-	unsigned claims = 0;
-
-	k->now = clock_wall_ms();
-	load_site(k);
-	keeper_must(k, store_recover(k->store, k->now, &claims), "take claims back");
-	failpoint("keeper.recovered");
-	clamp_due(k);
-	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
-	retention_recover(k); /* before files without a row are looked for: these are finished */
-	reconcile(k, false);
-	reconcile(k, true);
-	sync_or_die(k);
-	log_info("recovered in %lld ms: %u claims taken back", (long long)(clock_boot_ms() - started), claims);
 }
 
 /* ---- helpers ------------------------------------------------------------------------------------------- */
@@ -600,7 +471,8 @@ static void watch_all(struct keeper *k, struct turn *t, int signals)
 		watch(t, k->courier[i].helper.sock, (struct source){ FROM_HELPER, i, &k->courier[i].helper, IPC_SEND });
 	for (i = 0; i < k->config->limits.associations; i++)
 		watch(t, k->association[i].sock, (struct source){ .kind = FROM_ASSOCIATION, .index = i });
-	watch(t, k->control, (struct source){ .kind = FROM_CONTROL });
+	if (k->boot >= k->control_rest)
+		watch(t, k->control, (struct source){ .kind = FROM_CONTROL });
 	for (i = 0; i < KEEPER_CONTROL_MAX; i++)
 		watch(t, k->control_client[i], (struct source){ .kind = FROM_CLIENT, .index = i });
 }
@@ -621,6 +493,17 @@ static void sooner(int64_t *next, int64_t at)
 }
 
 /* ms until something is due without any message. */
+static bool idle_jobs(const struct keeper *k)
+{
+	size_t i;
+
+	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
+		if (k->job[i].stage != JOB_FREE)
+			return false;
+	}
+	return true;
+}
+
 static int time_to_sleep(struct keeper *k, int64_t watchdog)
 {
 	int64_t instance, study, delivery, next = k->now + TURN_MAX_MS;
@@ -632,9 +515,10 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 
 		for (i = 0; i < k->config->workers + KEEPER_DECODE_AHEAD; i++)
 			slot |= k->job[i].stage == JOB_FREE;
+		slot &= k->n_suspects == 0 || idle_jobs(k);
 		if (slot)
 			sooner(&next, instance);
-		for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
+		for (i = 0; i < KEEPER_COMPOSE_MAX && !reporting_held(k); i++) {
 			if (!k->composition[i].used)
 				sooner(&next, study);
 		}
@@ -715,18 +599,27 @@ static void serve_control(struct keeper *k, const struct turn *t)
 	}
 }
 
+void keeper_clamp(struct keeper *k)
+{
+	int64_t settle = k->config->settle_max_ms > STUDY_WAIT_MAX_MS ? k->config->settle_max_ms : STUDY_WAIT_MAX_MS;
+
+	keeper_must(k, store_clamp(k->store, k->now + settle, k->now + INSTANCE_WAIT_MAX_MS, k->now + DELIVERY_WAIT_MAX_MS),
+		    "bring what waits nearer");
+}
+
 /* Moments that were written down before the clock was set back would keep work waiting for the difference. */
 static void notice_clock(struct keeper *k)
 {
 	int64_t gap = k->now - k->boot;
-	size_t i;
 
 	if (gap < k->clock_gap - CLOCK_STEP_MS) {
 		log_warning("the clock went back by %lld s: what waits is due again at the latest in its usual time",
 			    (long long)((k->clock_gap - gap) / 1000));
-		clamp_due(k);
-		for (i = 0; i < k->config->n_peers; i++)
-			k->courier[i].not_before = 0;
+		keeper_clamp(k);
+	} else if (gap > k->clock_gap + CLOCK_STEP_MS) {
+		log_warning("the clock went ahead by %lld s", (long long)((gap - k->clock_gap) / 1000));
+		if (gap > k->clock_gap + CLOCK_LEAP_MS) /* no age can be trusted now */
+			k->retention_hold = k->boot + RETENTION_HOLD_MS;
 	}
 	k->clock_steps += gap < k->clock_gap - CLOCK_STEP_MS || gap > k->clock_gap + CLOCK_STEP_MS;
 	k->clock_gap = gap;
@@ -745,6 +638,51 @@ static void throw_away(struct keeper *k)
 	delivery_forget(k);
 	k->give_back = true;
 	(void)poll(NULL, 0, FULL_PAUSE_MS); /* haste makes no space */
+}
+
+static bool idle(const struct keeper *k)
+{
+	size_t i;
+
+	if (!idle_jobs(k))
+		return false;
+	for (i = 0; i < k->config->limits.associations; i++) {
+		if (k->association[i].sock >= 0)
+			return false;
+	}
+	return true;
+}
+
+/* Every minute, between turns: the log goes back into the database while nobody waits, and a checkpoint that cannot be
+ * made is told of before the disk is full of log. */
+static void upkeep(struct keeper *k)
+{
+	unsigned failures;
+
+	if (k->boot < k->upkeep_at)
+		return;
+	k->upkeep_at = k->boot + UPKEEP_MS;
+	if (idle(k) && store_log_bytes(k->store) > UPKEEP_LOG_BYTES)
+		(void)store_shorten_log(k->store); /* counted below when it fails */
+	failures = store_checkpoint_failures(k->store);
+	if (failures > 0 && k->boot >= k->log_told) {
+		log_warning("the database's log cannot be written back (%u times: %s); it has %llu MiB", failures,
+			    store_error(k->store), (unsigned long long)store_log_bytes(k->store) >> 20);
+		k->log_told = k->boot + (failures < 60 ? failures : 60) * UPKEEP_MS;
+	}
+}
+
+/* Once an hour: what people may have mended meanwhile. */
+static void retry_parked(struct keeper *k)
+{
+	unsigned n = 0;
+
+	if (k->boot < k->parked_at)
+		return;
+	k->parked_at = k->boot + PARKED_AGAIN_MS / 24;
+	keeper_must(k, store_retry_parked(k->store, k->now - PARKED_AGAIN_MS, k->now, &n), "try parked studies again");
+	if (n > 0)
+		log_info("%u parked studies are tried again", n);
 }
 
 static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog)
@@ -785,9 +723,10 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	reporting_dispatch(k);
 	delivery_dispatch(k);
 	retention_turn(k);
+	retry_parked(k);
 	serve_control(k, t);
 	/* report files are renamed in this turn: directories before rows, rows before words */
-	sync_or_die(k);
+	keeper_sync(k);
 	failpoint("keeper.synced");
 	if (!k->full)
 		keeper_must(k, store_commit(k->store), "commit a turn");
@@ -801,6 +740,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	failpoint("keeper.posted");
 	start_helpers(k);
 	figures_publish(k);
+	upkeep(k);
 }
 
 static void tell_manager(struct keeper *k, int64_t *last)
@@ -837,8 +777,9 @@ static void stop(struct keeper *k)
 	reporting_stop(k, "the node stopped");
 	delivery_stop(k);
 	figures_stop(k);
-	sync_or_die(k);
+	keeper_sync(k);
 	keeper_must(k, store_commit(k->store), "commit the last turn");
+	recovery_end(k);
 	helper_ended(&k->receiver, k->boot);
 	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
 		helper_ended(&k->retired[i], k->boot);
@@ -882,8 +823,8 @@ int keeper_run(struct keeper *k)
 		k->association[i].sock = -1;
 	for (i = 0; i < KEEPER_JOBS_MAX; i++)
 		k->job[i].square = -1;
-	k->started = clock_wall_ms();
-	recover(k);
+	k->started = clock_boot_ms();
+	recovery_run(k);
 	figures_open(k);
 	disk_open(k);
 	control_open(k);

@@ -12,7 +12,8 @@
  *	control.c     the operator's socket
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	reload.c      another configuration: tried, then taken over
- *	keeper.c      start-up recovery, helpers, the turn, shutdown
+ *	recovery.c    the start
+ *	keeper.c      helpers, the turn, shutdown
  *
  * A room's *_dispatch() claims work inside the turn's transaction and posts messages; posts leave
  * only after the commit.  So nobody works on, and no peer is told, what is not durable.
@@ -41,6 +42,7 @@
 #define KEEPER_COMPOSE_MAX 2
 #define KEEPER_STUDIES_PER_ASSOCIATION 64
 #define KEEPER_CONTROL_MAX 8
+#define RETENTION_HOLD_MS (24ll * 3600 * 1000)
 #define KEEPER_SOCKETS_MAX IPC_SOCKETS_MAX
 #define KEEPER_RETIRED_MAX 8
 
@@ -109,7 +111,7 @@ struct courier { /* one for each configured peer */
 	int64_t deadline;          /* boot ms, while busy */
 	int64_t since;             /* figures_now() when the sender got it */
 	unsigned failures;         /* consecutive, of the destination as a whole */
-	int64_t not_before;        /* wall ms: the circuit is open until then */
+	int64_t not_before;        /* boot ms: the circuit is open until then */
 };
 
 struct outgoing {
@@ -168,7 +170,12 @@ struct keeper {
 
 	uint64_t ticket;           /* last one given out; never repeats while we live */
 	int control, control_client[KEEPER_CONTROL_MAX];
-	int64_t started;           /* wall ms */
+	int64_t started;           /* boot ms */
+	int64_t upkeep_at, log_told, parked_at; /* boot ms: next minute's work; next word about the log; next look */
+	int64_t control_rest;      /* boot ms: no descriptors were left for a client */
+	int64_t suspect[KEEPER_JOBS_MAX]; /* objects that were being analysed at an unclean end, not done since */
+	size_t n_suspects;
+	bool held;                 /* told that reports wait for a right clock */
 	int64_t now;               /* wall ms of this turn */
 	int64_t boot;              /* boot ms of this turn */
 	int64_t clock_gap;         /* wall - boot at the last look: notices a clock that was set */
@@ -208,6 +215,8 @@ void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach);
 /* Command lines and walls of the helpers, by the present configuration. */
 void keeper_helpers(struct keeper *k);
 void keeper_model(struct keeper *k, const struct ipc_model *m); /* this is the model now */
+void keeper_sync(struct keeper *k); /* the spool's folders, or the end */
+void keeper_clamp(struct keeper *k); /* what waits is due in its usual time at the latest */
 /* Back-off with jitter: base * 2^n up to cap, then 50..150 % of it. */
 int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
 
@@ -234,6 +243,7 @@ void analysis_stop(struct keeper *k, const char *why); /* claims go back uncount
 
 /* reporting.c */
 void reporting_dispatch(struct keeper *k);
+bool reporting_held(const struct keeper *k); /* the clock cannot be right: no report bears its time */
 void reporting_composed(struct keeper *k, const struct ipc_composed *d);
 bool reporting_died(struct keeper *k, const struct ipc_died *d);
 void reporting_image_lost(struct keeper *k);
@@ -253,6 +263,11 @@ void delivery_stop(struct keeper *k);
 void delivery_forget(struct keeper *k);
 /* Earliest wall ms at which delivery_dispatch could do something; INT64_MAX: never. */
 int64_t delivery_next(struct keeper *k);
+
+/* recovery.c */
+void recovery_run(struct keeper *k);
+void recovery_end(struct keeper *k); /* a clean one */
+void recovery_cleared(struct keeper *k, int64_t instance); /* no suspect any more */
 
 /* disk.c */
 const char *disk_unsafe(const char *folder); /* name of a file system that we refuse; NULL: good */

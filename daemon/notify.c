@@ -55,6 +55,11 @@ void notify_watchdog(void)
 	(void)sd_notify(0, "WATCHDOG=1");
 }
 
+void notify_extend(int64_t ms)
+{
+	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%lld", (long long)ms * 1000);
+}
+
 void notify_stopping(void)
 {
 	(void)sd_notify(0, "STOPPING=1");

@@ -15,6 +15,8 @@ void notify_reloading(void);
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void notify_watchdog(void);
 void notify_stopping(void);
+/* Start-up takes longer than the manager allows: so much more, please. */
+void notify_extend(int64_t ms);
 
 /* How often the watchdog wants to hear from us (a third of its period), ms; -1 when it does not. */
 int64_t notify_watchdog_interval_ms(void);

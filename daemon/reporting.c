@@ -595,6 +595,11 @@ static void begin_study(struct keeper *k, struct composition *c)
 	begin_report(k, c);
 }
 
+bool reporting_held(const struct keeper *k)
+{
+	return k->now < CLOCK_EARLIEST_MS;
+}
+
 void reporting_dispatch(struct keeper *k)
 {
 	size_t i;
@@ -602,6 +607,13 @@ void reporting_dispatch(struct keeper *k)
 
 	if (k->stopping || !k->model.known || !k->image.ready)
 		return;
+	if (reporting_held(k)) {
+		if (!k->held)
+			log_error("the clock stands before 2026: images are taken and analysed, reports wait until it is set");
+		k->held = true;
+		return;
+	}
+	k->held = false;
 	for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
 		struct composition *c = &k->composition[i];
 		int64_t lease = k->now + (int64_t)k->config->limits.image_seconds * 1000 * SR_CLASS_COUNT;

@@ -42,6 +42,7 @@
 struct store {
 	sqlite3 *db;
 	int lock;         /* descriptor of the writer's lock, -1 for a reader */
+	unsigned checkpoint_failures;
 	bool writing;     /* opened to the end as a writer */
 	bool group;       /* between store_begin and store_commit */
 	int group_failed; /* SQLite gave the whole group up: everything until store_rollback fails */

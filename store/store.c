@@ -32,6 +32,7 @@
 #include "store/store-private.h"
 
 #define APPLICATION_ID 0x637a6430 /* "czd0": a database of ours, not somebody else's */
+#define CHECKPOINT_PAGES 1000
 #define BUSY_MS 250               /* nobody else writes; only a stray shell could make us wait */
 
 static const char schema[] =
@@ -393,6 +394,45 @@ int change_end(struct store *s, int r)
 	return commit(s);
 }
 
+/* ---- the log -------------------------------------------------------------------------------- */
+
+/* What SQLite does by itself after a commit, but with its result kept. */
+static int checkpoint(void *arg, sqlite3 *db, const char *name, int pages)
+{
+	struct store *s = arg;
+	int in_log = 0, done = 0, rc;
+
+	if (pages < CHECKPOINT_PAGES)
+		return SQLITE_OK;
+	rc = sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, &in_log, &done);
+	if (rc == SQLITE_OK && (done == in_log || pages < 64 * CHECKPOINT_PAGES)) /* a reader may hold it up for a while */
+		s->checkpoint_failures = 0;
+	else {
+		s->checkpoint_failures++;
+		(void)store_refuse(s, -EIO, rc == SQLITE_OK ? "a reader has held it up for long" : sqlite3_errstr(rc));
+	}
+	return SQLITE_OK; /* the commit stands */
+}
+
+unsigned store_checkpoint_failures(struct store *s)
+{
+	return s->checkpoint_failures;
+}
+
+int store_shorten_log(struct store *s)
+{
+	int rc;
+
+	assert(!s->group);
+	(void)sqlite3_busy_timeout(s->db, 0); /* not worth a wait */
+	rc = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	(void)sqlite3_busy_timeout(s->db, BUSY_MS);
+	if (rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY)
+		return rc == SQLITE_OK ? 0 : -EBUSY;
+	s->checkpoint_failures++;
+	return failed(s);
+}
+
 /* ---- opening -------------------------------------------------------------------------------- */
 
 static int sync_parent(const char *path)
@@ -608,6 +648,7 @@ int store_open(const char *path, struct store **ret, struct err *e)
 	r = sync_parent(path); /* SQLite syncs the directory for its log, not for the database itself */
 	if (r < 0)
 		return err_set(e, r, "%s: cannot sync its directory: %s", path, strerror(-r));
+	(void)sqlite3_wal_hook(s->db, checkpoint, s);
 	s->writing = true;
 	*ret = TAKE(s);
 	return 0;
@@ -721,6 +762,36 @@ int store_recover(struct store *s, int64_t now, unsigned *ret_n)
 	if (r >= 0)
 		r = delivery_recover(s, now, &n);
 	r = change_end(s, r);
+	if (r < 0)
+		return r;
+	*ret_n = n;
+	return 0;
+}
+
+int store_check(struct store *s)
+{
+	CLEANUP(query) struct query q = query_on(s, "PRAGMA quick_check(1)");
+	char text[STORE_ERROR_MAX] = "";
+	int r;
+
+	r = query_step(&q);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		query_field(&q, text);
+	return strcmp(text, "ok") == 0 ? 0 : store_refuse(s, -EUCLEAN, text);
+}
+
+int store_list_claimed(struct store *s, int64_t *ret, size_t max, size_t *ret_n)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "SELECT id FROM instance INDEXED BY instance_claimed WHERE state = 1 ORDER BY id LIMIT ?");
+	size_t n = 0;
+	int r;
+
+	query_bind_int(&q, (int64_t)max);
+	while ((r = query_step(&q)) > 0)
+		ret[n++] = query_int(&q);
 	if (r < 0)
 		return r;
 	*ret_n = n;

@@ -362,6 +362,16 @@ int store_next_expiry(struct store *s, struct retention *ret);
 
 /* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */
 int store_recover(struct store *s, int64_t now, unsigned *ret_n);
+/* A quick look at the whole database: -EUCLEAN when it is not sound. */
+int store_check(struct store *s);
+/* Instances that are claimed at this moment. */
+int store_list_claimed(struct store *s, int64_t *ret, size_t max, size_t *ret_n);
+/* PARKED studies whose last attempt was before that moment collect again, settled at `now`. */
+int store_retry_parked(struct store *s, int64_t before, int64_t now, unsigned *ret_n);
+/* Checkpoints are made in commits, by themselves; how many in a row could not be. */
+unsigned store_checkpoint_failures(struct store *s);
+/* The whole log into the database, and its file empty; -EBUSY while somebody reads. */
+int store_shorten_log(struct store *s);
 /* Every claim is taken back, uncounted, due now: the holder gave up through no fault of the work. */
 int store_release(struct store *s, int64_t now);
 /* After the wall clock went back: nothing that waits is due later than these moments. */

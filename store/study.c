@@ -297,6 +297,32 @@ int store_retry_study(struct store *s, const struct study *claimed, int64_t due,
 	return change_end(s, update_retried(s, claimed, due, why, uncount));
 }
 
+static int update_parked(struct store *s, int64_t before, int64_t now)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE study INDEXED BY study_parked SET state = 0, attempt = 0, "
+						    "settle_at = ? WHERE state = 4 AND settle_at < ?");
+
+	query_bind_int(&q, now);
+	query_bind_int(&q, before);
+	return query_run(&q);
+}
+
+int store_retry_parked(struct store *s, int64_t before, int64_t now, unsigned *ret_n)
+{
+	unsigned n = 0;
+	int r = change_begin(s);
+
+	if (r < 0)
+		return r;
+	r = update_parked(s, before, now);
+	if (r >= 0)
+		n = (unsigned)sqlite3_changes(s->db);
+	r = change_end(s, r);
+	if (r >= 0)
+		*ret_n = n;
+	return r;
+}
+
 int study_clamp(struct store *s, int64_t latest)
 {
 	CLEANUP(query) struct query q = query_on(s, "UPDATE study INDEXED BY study_due SET settle_at = ?1 "

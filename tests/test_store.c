@@ -663,6 +663,9 @@ static void tour(struct store *s)
 	bad += store_next_due(s, &id, &id, &id) < 0;
 	bad += store_counts(s, &c) < 0;
 	bad += store_release(s, 1) < 0;
+	bad += store_check(s) < 0;
+	bad += store_list_claimed(s, &id, 1, &n) < 0;
+	bad += store_retry_parked(s, 1, 1, &flushed) < 0;
 	bad += store_adopt_file(s, in.id, 5, 1) < 0;
 	bad += store_next_expiry(s, &ages) < 0;
 	for (n = 1; n > 0;)

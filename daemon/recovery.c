@@ -1,0 +1,222 @@
+/* recovery.c: from a stopped or killed node to one that may speak.
+ *
+ * The two invariants of schema.sql are checked, claims taken back, what was half done is finished or
+ * cleared.  After a stop that was not clean, the database is looked over (quick_check), and the
+ * objects that were being analysed are suspects: they are analysed one at a time, so that one that
+ * takes the node down cannot take its neighbours with it, again and again.
+ *
+ * It reads names and rows, never the files themselves: ten thousand objects are a matter of a second.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include "daemon/keeper.h"
+#include "daemon/notify.h"
+
+#define CHECK_TIME_MS 600000 /* what we ask the service manager for, to look over a large database */
+#define AWAY_MS (30ll * 24 * 3600 * 1000)
+
+struct files { /* ids found in a box */
+	uint64_t *id;
+	size_t n, room;
+};
+
+static int collect(uint64_t id, void *arg)
+{
+	struct files *f = arg;
+
+	if (f->n == f->room) {
+		f->room = f->room != 0 ? 2 * f->room : 1024;
+		f->id = xreallocarray(f->id, f->room, sizeof(*f->id));
+	}
+	f->id[f->n++] = id;
+	return 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+struct reconcile {
+	struct files files;
+	bool *named; /* [files.n] */
+	unsigned lost;
+};
+
+static int mark_named(uint64_t file, int64_t row, void *arg)
+{
+	struct reconcile *rec = arg;
+	uint64_t *found = rec->files.n == 0 ? NULL
+					    : bsearch(&file, rec->files.id, rec->files.n, sizeof(file), by_id);
+
+	if (found == NULL) {
+		rec->lost++;
+		log_error("row %lld names a file that is missing from the spool; was the disk restored in part?",
+			  (long long)row);
+	} else
+		rec->named[found - rec->files.id] = true;
+	return 0;
+}
+
+/* The two invariants of schema.sql, checked: rows without files are alarms; files without rows were
+ * never acknowledged.  Objects without a row go to quarantine/ all the same: after a database was
+ * restored from a backup they may be all that is left.  Reports without a row are made again. */
+static void reconcile(struct keeper *k, bool reports)
+{
+	enum spool_box box = reports ? SPOOL_REPORTS : SPOOL_OBJECTS;
+	struct reconcile rec = { 0 };
+	unsigned orphans = 0;
+	size_t i;
+
+	keeper_must(k, spool_scan(k->spool, box, collect, &rec.files, NULL), "scan the spool");
+	if (rec.files.n > 0)
+		qsort(rec.files.id, rec.files.n, sizeof(*rec.files.id), by_id);
+	rec.named = xcalloc(rec.files.n, sizeof(*rec.named));
+	keeper_must(k, store_each_file(k->store, reports, mark_named, &rec), "list files");
+	for (i = 0; i < rec.files.n; i++) {
+		if (rec.named[i])
+			continue;
+		orphans++;
+		if (reports)
+			keeper_must(k, spool_remove(k->spool, box, rec.files.id[i]), "remove a report without a row");
+		else
+			keeper_must(k, spool_move(k->spool, rec.files.id[i], box, SPOOL_QUARANTINE),
+				    "set aside an object without a row");
+	}
+	if (orphans > 0)
+		log_warning("recovery: %u %s without a row %s", orphans, reports ? "reports" : "objects",
+			    reports ? "removed" : "moved to quarantine/ (never acknowledged, or the database is older than the spool)");
+	k->lost_objects += rec.lost;
+	free(rec.files.id);
+	free(rec.named);
+}
+
+static int remove_incoming(uint64_t id, void *arg)
+{
+	struct keeper *k = arg;
+
+	return spool_remove(k->spool, SPOOL_INCOMING, id);
+}
+
+static void load_site(struct keeper *k)
+{
+	int r = store_get_setting(k->store, "site", k->site_text, sizeof(k->site_text));
+
+	if (r == -ENOENT) {
+		uint8_t fresh[16];
+
+		if (getrandom(fresh, sizeof(fresh), 0) != (ssize_t)sizeof(fresh))
+			fatal(FATAL_OS, "getrandom: %s", strerror(errno));
+		fresh[6] = (uint8_t)((fresh[6] & 0x0f) | 0x40); /* RFC 9562 5.4 */
+		fresh[8] = (uint8_t)((fresh[8] & 0x3f) | 0x80);
+		uuid_text(fresh, k->site_text);
+		keeper_must(k, store_set_setting(k->store, "site", k->site_text), "record this installation's UUID");
+		r = 0;
+	}
+	keeper_must(k, r, "read this installation's UUID");
+	if (uuid_parse(k->site_text, k->site) < 0)
+		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
+}
+
+/* Whether the last run ended as it should; from here on this one has not. */
+static bool was_clean(struct keeper *k)
+{
+	char running[2] = "";
+	int r = store_get_setting(k->store, "running", running, sizeof(running));
+
+	if (r != -ENOENT)
+		keeper_must(k, r, "read how the last run ended");
+	keeper_must(k, store_set_setting(k->store, "running", "1"), "record that this run has begun");
+	return r == -ENOENT || strcmp(running, "0") == 0;
+}
+
+void recovery_end(struct keeper *k)
+{
+	char text[24];
+
+	(void)snprintf(text, sizeof(text), "%lld", (long long)k->now);
+	keeper_must(k, store_set_setting(k->store, "seen", text), "record the time");
+	keeper_must(k, store_set_setting(k->store, "running", "0"), "record a clean end");
+}
+
+/* The clock since the last clean end: a battery that died, a wrong year. */
+static void look_at_clock(struct keeper *k)
+{
+	char text[24];
+	int64_t seen;
+
+	if (store_get_setting(k->store, "seen", text, sizeof(text)) < 0)
+		return;
+	seen = strtoll(text, NULL, 10);
+	if (k->now < seen - 1000)
+		log_warning("the clock is %lld s behind the last end of the node: is its battery dead?",
+			    (long long)(seen - k->now) / 1000);
+	if (k->now > seen + AWAY_MS) {
+		k->retention_hold = clock_boot_ms() + RETENTION_HOLD_MS;
+		log_warning("the node was away for %lld days, or the clock is wrong: nothing expires for a day",
+			    (long long)((k->now - seen) / (24 * 3600 * 1000)));
+	}
+}
+
+static void find_suspects(struct keeper *k)
+{
+	keeper_must(k, store_list_claimed(k->store, k->suspect, ARRAY_SIZE(k->suspect), &k->n_suspects),
+		    "list what was being analysed");
+	if (k->n_suspects > 0)
+		log_warning("recovery: %zu objects were being analysed when the node ended: one at a time until they are done",
+			    k->n_suspects);
+}
+
+void recovery_cleared(struct keeper *k, int64_t instance)
+{
+	size_t i;
+
+	for (i = 0; i < k->n_suspects; i++) {
+		if (k->suspect[i] == instance) {
+			k->suspect[i] = k->suspect[--k->n_suspects];
+			return;
+		}
+	}
+}
+
+static void after_unclean_end(struct keeper *k)
+{
+	log_warning("recovery: the node did not stop by itself the last time");
+	notify_extend(CHECK_TIME_MS);
+	keeper_must(k, store_check(k->store), "look over the database");
+	find_suspects(k);
+}
+
+void recovery_run(struct keeper *k)
+{
+	int64_t started = clock_boot_ms();
+	unsigned claims = 0;
+	bool clean;
+
+	k->now = clock_wall_ms();
+	load_site(k);
+	clean = was_clean(k);
+	if (!clean)
+		after_unclean_end(k);
+	look_at_clock(k);
+	keeper_must(k, store_recover(k->store, k->now, &claims), "take claims back");
+	failpoint("keeper.recovered");
+	keeper_clamp(k);
+	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
+	retention_recover(k); /* before files without a row are looked for: these are finished */
+	reconcile(k, false);
+	reconcile(k, true);
+	keeper_sync(k);
+	log_info("recovered in %lld ms: %u claims taken back%s", (long long)(clock_boot_ms() - started), claims,
+		 clean ? "" : ", after an unclean end");
+}

@@ -1,0 +1,71 @@
+#!/bin/sh
+# e2e_recovery.sh: what the node finds when it comes back: an unclean end, suspects, a log, ten thousand objects.
+. "$srcdir/tests/e2e.sh"
+command -v storescu >/dev/null && command -v storescp >/dev/null || skip_all "dcmtk's tools are not installed"
+begin
+
+write_config
+start_archive
+start_node
+ok $? "the node is ready"
+log_has() { # since the last start
+	tail -n +"$((log_from + 1))" "$work/node.log" | grep -q -- "$1"
+}
+db() {
+	sqlite3 "$work/state/carzerod.db" "$1"
+}
+! log_has "did not stop by itself"
+ok $? "a first start is clean"
+stop_node
+is "$(stat -c %s "$work/state/carzerod.db-wal" 2>/dev/null || echo 0)" 0 "a clean end leaves no log"
+start_node
+! log_has "did not stop by itself"
+ok $? "so is a start after a clean end"
+
+# three films are caught in the workers by an unclean end
+for i in 1 2 3 4; do
+	phantom --seed $i --size 256x256 -o "$work/$i.dcm"
+done
+send MODALITY "$work/1.dcm" "$work/2.dcm" "$work/3.dcm" "$work/4.dcm"
+check "four films are reported" wait_for 30 archive_has 4
+kill_node
+db "UPDATE instance SET state = 1, outcome = 0, attempt = 1, token = token + 1 WHERE id < 4;
+	DELETE FROM score WHERE instance < 4; UPDATE study SET state = 0, settle_at = 0 WHERE id < 4"
+start_node
+log_has "did not stop by itself"
+ok $? "an unclean end is noticed"
+log_has "3 objects were being analysed"
+ok $? "and what was in work then"
+check "they are analysed again" wait_for 30 nothing_waits
+# one at a time: each is done before the next is begun, so they end in order, whatever the workers do
+is "$(tail -n +"$((log_from + 1))" "$work/node.log" | sed -n 's/.*object=\([0-9]*\) .*scored.*/\1/p' | tr '\n' ' ')" "1 2 3 " \
+	"one after the other"
+is "$(archive_count)" 4 "and nothing is reported twice"
+
+# a parked study is tried again after a day
+stop_node
+db "UPDATE study SET state = 4, settle_at = 1, why = 'parked' WHERE id = 4"
+start_node
+log_has "1 parked studies are tried again"
+ok $? "a parked study is tried again"
+check "and done" wait_for 10 nothing_waits
+
+# ---- many objects -----------------------------------------------------------------------------------------------
+many=1000
+[ "${CHECK_LONG:-no}" = yes ] && many=10000
+stop_node
+"$builddir/tests/fill_spool" "$work/state" $many
+is $? 0 "$many objects more in the spool"
+start_node
+stop_node
+start_node
+kill_node
+from=$(date +%s%N)
+start_node
+ms=$((($(date +%s%N) - from) / 1000000))
+recovered=$(tail -n +"$((log_from + 1))" "$work/node.log" | sed -n 's/.*recovered in \([0-9]*\) ms.*/\1/p')
+is "$(db 'SELECT count(*) > 0 FROM instance WHERE state = 4')" 1 "they are there"
+[ "$recovered" -lt 2000 ]
+ok $? "recovery with $(db 'SELECT count(*) FROM instance') objects after an unclean end takes $recovered ms, the whole start $ms ms"
+is "$(ctl --json status | sed -n 's/.*"lost_objects": \([0-9]*\).*/\1/p')" 0 "no object is lost"
+finish
