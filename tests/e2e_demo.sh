@@ -18,6 +18,19 @@ report_of() { # report_of STUDY: its text into $work/report.txt
 	return 1
 }
 
+# ---- the films that it is trained on and measured with ---------------------------------------------------
+films=$builddir/tools/train/films
+for i in 1 2; do
+	"$films" --set 9 --first 4 --count 2 --pixels "$work/$i.px" --labels "$work/$i.lb"
+done
+cmp -s "$work/1.px" "$work/2.px" && cmp -s "$work/1.lb" "$work/2.lb"
+ok $? "the same set has the same films and labels"
+"$films" --set 9 --first 5 --count 1 --pixels "$work/3.px" --labels "$work/3.lb"
+tail -c 65536 "$work/1.px" | cmp -s - "$work/3.px"
+ok $? "a film does not depend on those before it"
+"$films" --set 9 --count 1 --pixels "$work/4.px" 2>"$work/films.err"
+is $? 2 "pixels without labels are refused"
+
 # ---- as installed --------------------------------------------------------------------------------------
 write_config
 start_archive
