@@ -1,9 +1,16 @@
 /* receive.c: carzerod-receive, the listener and the processes that serve associations.
  *
- * The listener accepts, asks the keeper for a channel, and forks; it never reads a byte from a peer.  The child
- * owns one connected socket and one channel: it serves the association under seccomp and resource
- * limits, and every leak, crash or flood dies with it.  (One process per association is not a taste:
- * DCMTK leaks memory for some requests before any AE title is checked.)
+ * The listener accepts and hands the connection to a child of its own; it never reads a byte from a peer.  The
+ * child serves one association under seccomp and resource limits, and every leak, crash or flood dies
+ * with it.  (One process per association is not a taste: DCMTK leaks memory for some requests before any
+ * AE title is checked.)  Children are forked ahead, while nothing else is to be done, so that nobody
+ * waits for that.
+ *
+ * A connection is worth nothing until its request is whole.  Until its first byte it is a descriptor here
+ * and no process.  When its request is whole, the child asks by its leash, and the listener gets it a
+ * channel to the keeper, which counts it as an association.  Where there are too many, a newcomer takes
+ * the place of the oldest that has said nothing, or of the oldest without a whole request, of the host
+ * that has most of those: who says nothing, or a byte a second, gets in nobody's way but his own.
  *
  * It never opens the database or the spool: objects are written into descriptors that the keeper
  * hands over, write-only, one at a time.
@@ -21,11 +28,13 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -40,6 +49,8 @@
 
 #define LISTEN_BACKLOG 512
 #define LISTENING_MAX (2 * CONFIG_LISTEN_MAX) /* plain and TLS */
+#define SLOW_SECONDS 30 /* then an object must have come at */
+#define SLOW_BYTES 16384 /* a second */
 #define CHILD_FILES 32
 #define CHILD_MEMORY (1024ull << 20)
 #define CHILD_EXTRA 64 /* children beyond limits.associations, to say a proper no */
@@ -47,10 +58,32 @@
 #define OVERDUE_SECONDS 60 /* beyond limits.association_seconds */
 #define META_BYTES_MAX 65536 /* preamble and File Meta before a data set */
 
+#define SILENT_MAX 256 /* connections that have not said a byte */
+#define SPARES 4       /* children that wait for a connection */
+#define SILENT_LOOK_MS 1000 /* after those whose time is over */
+#define IDLE_MS 1      /* without anything to do: then is the time to fork */
+#define TELL_EVERY_MS 10000 /* of connections that are turned away */
+
 struct child {
 	pid_t pid; /* 0: free */
+	int leash; /* SOCK_SEQPACKET: a connection to it; one question from it; one answer to it */
+	bool asked; /* its request is whole; a channel or a refusal followed */
 	struct in6_addr host;
 	int64_t started; /* boot ms */
+};
+
+/* Over the leash. */
+struct leash_connection { /* + the connected socket */
+	struct in6_addr from;
+	bool tls;
+	int64_t since; /* boot ms */
+};
+struct silent { /* accepted, and has not said a byte */
+	int fd;
+	struct leash_connection c;
+};
+struct leash_answer { /* + the channel, when it is not refused */
+	struct scp_reject refuse;
 };
 
 struct listener {
@@ -64,6 +97,13 @@ struct listener {
 	struct tls *tls; /* NULL: not configured */
 	struct child *child;
 	size_t max_children;
+	struct child spare[SPARES];
+	size_t n_spare;
+	struct silent silent[SILENT_MAX]; /* the oldest first */
+	size_t n_silent;
+	struct pollfd *poll; /* [LISTENING_MAX + 2 + SILENT_MAX + max_children] */
+	unsigned turned_away;
+	int64_t told; /* boot ms */
 	uint64_t question; /* token of the last ADMIT */
 };
 
@@ -74,6 +114,8 @@ static bool host_text(const struct in6_addr *from, char *ret, size_t size)
 		return inet_ntop(AF_INET, &from->s6_addr[12], ret, (socklen_t)size) != NULL;
 	return inet_ntop(AF_INET6, from, ret, (socklen_t)size) != NULL;
 }
+
+static int to_keeper = IPC_FD; /* -1 in a child until its request is whole */
 
 /* ---- one association, in the child ------------------------------------------------------------ */
 
@@ -90,10 +132,10 @@ static bool ask(union ipc_message *m, enum ipc_type expected, int *ret_fd)
 {
 	int fds[IPC_FDS_MAX];
 	size_t n_fds = 0;
-	int r = ipc_send(IPC_FD, m, NULL, 0);
+	int r = ipc_send(to_keeper, m, NULL, 0);
 
 	if (r == 0)
-		r = ipc_receive(IPC_FD, IPC_KEEPER, m, fds, &n_fds);
+		r = ipc_receive(to_keeper, IPC_KEEPER, m, fds, &n_fds);
 	if (r != 1) {
 		log_error("channel to the keeper: %s; refusing what the peer sends",
 			  r == 0 ? "closed" : strerror(-r));
@@ -160,7 +202,7 @@ static uint16_t stored(void *arg, const struct scp_object *o)
 	m.object.analysed_class = o->analysed_class;
 	failpoint("receive.stored");
 	if (failpoint_skips("receive.answer")) /* answer before COMMIT: a mutant that the tests must catch */
-		return ipc_send(IPC_FD, &m, NULL, 0) < 0 ? 0xa700 : 0;
+		return ipc_send(to_keeper, &m, NULL, 0) < 0 ? 0xa700 : 0;
 	if (!ask(&m, IPC_ANSWER, NULL) || m.h.token != o->id)
 		return 0xa700; /* the sender keeps its copy: the only safe answer */
 	failpoint("receive.answered");
@@ -173,7 +215,7 @@ static void abandon(void *arg, uint64_t id)
 
 	(void)arg;
 	ipc_begin(&m, IPC_ABANDON, id);
-	(void)ipc_send(IPC_FD, &m, NULL, 0); /* when it fails the keeper sees our end and cleans up */
+	(void)ipc_send(to_keeper, &m, NULL, 0); /* when it fails the keeper sees our end and cleans up */
 }
 
 static bool expects_commitment(void *arg)
@@ -240,48 +282,90 @@ static void tell_keeper(const struct association *as, const struct scp_result *r
 	else if (result->contexts > 0)
 		(void)snprintf(m.ended.contexts, sizeof(m.ended.contexts), "%u presentation contexts accepted",
 			       result->contexts);
-	(void)ipc_send(IPC_FD, &m, NULL, 0);
+	(void)ipc_send(to_keeper, &m, NULL, 0);
 }
 
-static void serve(const struct config *config, const struct tls *tls, int sock, const struct in6_addr *from,
-		  const struct scp_reject *refuse) __attribute__((noreturn));
-static void serve(const struct config *config, const struct tls *tls, int sock, const struct in6_addr *from,
-		  const struct scp_reject *refuse)
+/* The request is whole: may it be an association? */
+static struct scp_reject may_begin(void *arg)
+{
+	/* PS3.8 table 9-21: rejected-transient, service-provider (presentation), temporary-congestion */
+	struct leash_answer answer = { .refuse = { 2, 3, 1 } };
+	size_t n_fds = 0;
+
+	(void)arg;
+	if (fd_send(IPC_FD, "?", 1, NULL, 0) < 0 ||
+	    fd_receive(IPC_FD, &answer, sizeof(answer), &to_keeper, 1, &n_fds) != (ssize_t)sizeof(answer))
+		answer.refuse = (struct scp_reject){ 2, 3, 1 };
+	if (n_fds == 0)
+		to_keeper = -1;
+	if (to_keeper < 0 && answer.refuse.result == 0)
+		answer.refuse = (struct scp_reject){ 2, 3, 1 };
+	return answer.refuse;
+}
+
+static void serve(const struct config *config, const struct tls *tls, int sock, const struct leash_connection *c)
+	__attribute__((noreturn));
+static void serve(const struct config *config, const struct tls *tls, int sock, const struct leash_connection *c)
 {
 	static const struct scp_ops ops = { admit, create, stored, abandon, expects_commitment, committed };
-	struct association as = { .config = config, .from = *from };
+	struct association as = { .config = config, .from = c->from };
+	unsigned waited = (unsigned)((clock_boot_ms() - c->since) / 1000), whole = config->limits.arttim_seconds;
 	struct scp_policy policy = {
 		.ae_title = config->ae_title,
 		.pdu_bytes = config->limits.pdu_bytes,
 		.object_bytes = config->limits.object_bytes,
 		.objects = config->limits.association_objects,
-		.request_seconds = config->limits.arttim_seconds,
+		.request_seconds = waited < whole ? whole - waited : 1,
 		.idle_seconds = config->limits.idle_seconds,
 		.association_seconds = config->limits.association_seconds,
+		.slow_seconds = SLOW_SECONDS,
+		.slow_bytes = SLOW_BYTES,
 		.refuse_other_storage = config->other_storage == OTHER_REFUSE,
 		.tls = tls,
-		.refuse_all = *refuse,
+		.may_begin = may_begin,
 	};
-	bool channel = fcntl(IPC_FD, F_GETFD) >= 0; /* not when it is refused without the keeper's help */
 	struct scp_result result = { 0 };
-	struct err e;
 	int r;
 
-	if (!host_text(from, as.host, sizeof(as.host)))
+	if (!host_text(&as.from, as.host, sizeof(as.host)))
 		as.host[0] = '\0';
-	r = sandbox_limit(CHILD_MEMORY, config->limits.association_seconds, CHILD_FILES,
-			  config->limits.object_bytes + META_BYTES_MAX, &e);
-	if (r == 0)
-		r = sandbox_enter(SANDBOX_ASSOCIATION, &e);
-	if (r < 0)
-		fatal(FATAL_OS, "%s", e.text); /* never serve a stranger without the walls */
 	r = dicom_scp_serve(sock, &policy, &ops, &as, &result);
 	if (r < 0)
 		log_error("association from=%s: %s", as.host, strerror(-r));
 	report_association(&as, &result);
-	if (channel)
+	if (to_keeper >= 0)
 		tell_keeper(&as, &result);
 	_exit(result.disk_failed ? FATAL_IO : 0);
+}
+
+/* A child's life: the leash takes the place of the listener's channel, nothing else is kept, the walls
+ * close, and then comes a connection. */
+static void child_main(struct listener *l, int leash) __attribute__((noreturn));
+static void child_main(struct listener *l, int leash)
+{
+	struct leash_connection c;
+	size_t n_fds = 0;
+	sigset_t none;
+	int sock = -1, r;
+	struct err e;
+
+	to_keeper = -1;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (dup3(leash, IPC_FD, O_CLOEXEC) < 0 || syscall(SYS_close_range, IPC_FD + 1, ~0u, 0) < 0)
+		fatal(FATAL_OS, "leash: %s", strerror(errno));
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	r = sandbox_limit(CHILD_MEMORY, l->config->limits.association_seconds, CHILD_FILES,
+			  l->config->limits.object_bytes + META_BYTES_MAX, &e);
+	if (r == 0)
+		r = sandbox_enter(SANDBOX_ASSOCIATION, &e);
+	if (r < 0)
+		fatal(FATAL_OS, "%s", e.text); /* never serve a stranger without the walls */
+	if (fd_receive(IPC_FD, &c, sizeof(c), &sock, 1, &n_fds) != (ssize_t)sizeof(c) || n_fds != 1)
+		_exit(0); /* not needed */
+	if (!c.tls)
+		tls_close(TAKE(l->tls)); /* no key where none is needed */
+	serve(l->config, l->tls, sock, &c);
 }
 
 /* ---- the listener ------------------------------------------------------------------------------ */
@@ -352,19 +436,108 @@ static void listener_open(struct listener *l, bool tls, int first, unsigned inhe
 	}
 }
 
-static struct child *child_slot(struct listener *l, const struct in6_addr *host, unsigned *ret_same_host)
+/* Connections that were turned away, told once in a while: a flood must not become one of log lines. */
+static void turn_away(struct listener *l, const char *what)
 {
-	struct child *free_slot = NULL;
+	int64_t now = clock_boot_ms();
+
+	l->turned_away++;
+	if (l->told != 0 && now - l->told < TELL_EVERY_MS)
+		return;
+	log_warning("connections turned away: %s (%u since the last such line)", what, l->turned_away);
+	l->told = now;
+	l->turned_away = 0;
+}
+
+static bool same_host(const struct child *a, const struct child *b)
+{
+	return memcmp(&a->host, &b->host, sizeof(a->host)) == 0;
+}
+
+/* The oldest connection without a request, of the host that has most of them; NULL: every one has spoken. */
+static struct child *most_silent(struct listener *l)
+{
+	struct child *worst = NULL;
+	unsigned most = 0;
+	size_t i, j;
+
+	for (i = 0; i < l->max_children; i++) {
+		struct child *c = &l->child[i];
+		unsigned n = 0;
+
+		if (c->pid == 0 || c->asked)
+			continue;
+		for (j = 0; j < l->max_children; j++)
+			n += l->child[j].pid != 0 && !l->child[j].asked && same_host(&l->child[j], c);
+		if (n > most || (n == most && c->started < worst->started)) {
+			most = n;
+			worst = c;
+		}
+	}
+	return worst;
+}
+
+static void forget_child(struct child *c)
+{
+	(void)close(c->leash);
+	c->leash = -1;
+	c->pid = 0;
+}
+
+/* Killed and gone when it returns. */
+static void end_child(struct child *c)
+{
+	(void)kill(c->pid, SIGKILL);
+	(void)waitpid(c->pid, NULL, 0);
+	forget_child(c);
+}
+
+static struct child *child_slot(struct listener *l)
+{
+	struct child *c;
 	size_t i;
 
-	*ret_same_host = 0;
 	for (i = 0; i < l->max_children; i++) {
 		if (l->child[i].pid == 0)
-			free_slot = &l->child[i];
-		else if (memcmp(&l->child[i].host, host, sizeof(*host)) == 0)
-			++*ret_same_host;
+			return &l->child[i];
 	}
-	return free_slot;
+	c = most_silent(l);
+	if (c == NULL) {
+		turn_away(l, "too many associations; one closed unread");
+		return NULL;
+	}
+	turn_away(l, "too many; one whose request was not whole was closed");
+	end_child(c);
+	return c;
+}
+
+static bool fork_spare(struct listener *l)
+{
+	struct child *c = &l->spare[l->n_spare];
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return false;
+	pid = fork();
+	if (pid == 0)
+		child_main(l, pair[1]);
+	(void)close(pair[1]);
+	if (pid < 0) {
+		log_error("fork: %s", strerror(errno));
+		(void)close(pair[0]);
+		return false;
+	}
+	*c = (struct child){ .pid = pid, .leash = pair[0] };
+	(void)fcntl(c->leash, F_SETFL, O_NONBLOCK); /* the listener never waits for a child */
+	l->n_spare++;
+	return true;
+}
+
+static void end_spares(struct listener *l)
+{
+	while (l->n_spare > 0)
+		end_child(&l->spare[--l->n_spare]);
 }
 
 /* Asks the keeper; true: go on (maybe only to refuse), with *ret_channel -1 or ours. */
@@ -399,57 +572,102 @@ static int accept_from(int listening, struct in6_addr *ret)
 	return sock;
 }
 
-static void accept_one(struct listener *l, int listening, bool tls, const sigset_t *mask)
+static void hand_over(struct listener *l, int sock, const struct leash_connection *c)
 {
-	struct in6_addr from;
-	CLEANUP(close) int sock = accept_from(listening, &from);
-	CLEANUP(close) int channel = -1;
-	struct scp_reject refuse = { 0 };
-	struct child *slot;
-	unsigned same_host;
+	struct child *slot = child_slot(l);
+
+	if (slot == NULL || (l->n_spare == 0 && !fork_spare(l)))
+		return;
+	*slot = l->spare[--l->n_spare];
+	slot->host = c->from;
+	slot->started = c->since;
+	if (fd_send(slot->leash, c, sizeof(*c), &sock, 1) < 0) {
+		log_error("an association's process is not there: %s; connection closed", strerror(errno));
+		end_child(slot);
+	}
+}
+
+static void forget_silent(struct listener *l, size_t i)
+{
+	(void)close(l->silent[i].fd);
+	l->n_silent--;
+	memmove(&l->silent[i], &l->silent[i + 1], (l->n_silent - i) * sizeof(l->silent[0]));
+}
+
+static void accept_one(struct listener *l, int listening, bool tls)
+{
+	struct leash_connection c = { .tls = tls, .since = clock_boot_ms() };
+	CLEANUP(close) int sock = accept_from(listening, &c.from);
+	struct pollfd said = { .fd = sock, .events = POLLIN };
 	int on = 1;
-	size_t i;
-	pid_t pid;
 
 	if (sock < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
 			(void)usleep(ACCEPT_PAUSE_MS * 1000); /* the backlog keeps them; do not spin */
 		return;
 	}
-	slot = child_slot(l, &from, &same_host);
-	if (slot == NULL) {
-		log_warning("too many connections: one closed unread");
-		return;
-	}
 	(void)setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (!ask_for_channel(l, &from, &refuse, &channel))
+	if (poll(&said, 1, 0) > 0) {
+		hand_over(l, sock, &c);
 		return;
+	}
+	if (l->n_silent == SILENT_MAX) {
+		turn_away(l, "too many; one that had not said a byte was closed");
+		forget_silent(l, 0);
+	}
+	l->silent[l->n_silent++] = (struct silent){ TAKE_FD(sock), c };
+}
+
+/* Those that have spoken get a process; those that have not, for long enough, are closed. */
+static void hear_silent(struct listener *l, const struct pollfd *polled, size_t n)
+{
+	int64_t limit = clock_boot_ms() - (int64_t)l->config->limits.arttim_seconds * 1000;
+	size_t i;
+
+	while (n-- > 0) { /* from the end, so that the places before stay as they were polled */
+		if (polled[n].revents == 0)
+			continue;
+		hand_over(l, l->silent[n].fd, &l->silent[n].c);
+		forget_silent(l, n);
+	}
+	for (i = 0; i < l->n_silent && l->silent[i].c.since < limit; i++)
+		turn_away(l, "one that did not say a byte within limits.request_seconds was closed");
+	while (i > 0)
+		forget_silent(l, --i);
+}
+
+/* A child has its request whole.  It may ask once. */
+static void answer_child(struct listener *l, struct child *c)
+{
+	CLEANUP(close) int channel = -1;
+	struct leash_answer answer = { 0 };
+	unsigned of_host = 0;
+	char question;
+	size_t n_fds = 0, i;
+
+	if (fd_receive(c->leash, &question, 1, NULL, 0, &n_fds) != 1 || c->asked) {
+		(void)kill(c->pid, SIGKILL); /* it has ended, or breaks the rules; reaped in a moment */
+		return;
+	}
+	for (i = 0; i < l->max_children; i++)
+		of_host += l->child[i].pid != 0 && l->child[i].asked && same_host(&l->child[i], c);
+	c->asked = true;
 	/* PS3.8 table 9-21: rejected-transient, service-provider (presentation), local-limit-exceeded */
-	if (same_host >= l->config->limits.associations_per_host)
-		refuse = (struct scp_reject){ 2, 3, 2 };
-	if (channel < 0 && refuse.result == 0)
-		refuse = (struct scp_reject){ 2, 3, 1 };
-	pid = fork();
-	if (pid == 0) {
-		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (i = 0; i < l->n_sock; i++)
-			(void)close(l->sock[i].fd); /* or a restarted node could not bind while we live */
-		(void)sigprocmask(SIG_UNBLOCK, mask, NULL);
-		if (channel >= 0)
-			(void)dup3(channel, IPC_FD, O_CLOEXEC); /* the listener's channel closes here */
-		else
-			(void)close(IPC_FD);
-		if (!tls)
-			tls_close(TAKE(l->tls)); /* no key where none is needed */
-		serve(l->config, l->tls, TAKE_FD(sock), &from, &refuse);
-	}
-	if (pid < 0) {
-		log_error("fork: %s; connection closed", strerror(errno));
-		return;
-	}
-	slot->pid = pid;
-	slot->host = from;
-	slot->started = clock_boot_ms();
+	if (of_host >= l->config->limits.associations_per_host)
+		answer.refuse = (struct scp_reject){ 2, 3, 2 };
+	else if (!ask_for_channel(l, &c->host, &answer.refuse, &channel))
+		answer.refuse = (struct scp_reject){ 2, 3, 1 };
+	if (fd_send(c->leash, &answer, sizeof(answer), &channel, channel >= 0 ? 1 : 0) < 0)
+		(void)kill(c->pid, SIGKILL);
+}
+
+/* True when it was one of ours that has just ended. */
+static bool reap_from(struct child *c, pid_t pid)
+{
+	if (c->pid != pid)
+		return false;
+	forget_child(c);
+	return true;
 }
 
 static void reap(struct listener *l)
@@ -460,8 +678,12 @@ static void reap(struct listener *l)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		for (i = 0; i < l->max_children; i++) {
-			if (l->child[i].pid == pid)
-				l->child[i].pid = 0;
+			if (reap_from(&l->child[i], pid))
+				break;
+		}
+		for (i = 0; i < l->n_spare; i++) {
+			if (reap_from(&l->spare[i], pid))
+				l->spare[i] = l->spare[--l->n_spare];
 		}
 		if (WIFSIGNALED(status))
 			log_error("association process ended by signal %d (%s); its sender keeps what was not acknowledged",
@@ -525,20 +747,20 @@ static void renew(struct listener *l)
 	}
 	tls_close(l->tls);
 	l->tls = fresh;
+	end_spares(l); /* they have the old ones */
 	tell_listening(l);
 }
 
 /* Serves those that are here and lets nobody in. */
-static void retire(struct listener *l, struct pollfd *p)
+static void retire(struct listener *l)
 {
 	size_t i;
 
 	l->retired = true;
+	end_spares(l);
 	for (i = 0; i < l->n_sock; i++) {
-		if (p[i].fd >= 0)
-			(void)close(p[i].fd);
-		p[i].fd = -1;
-		p[i].revents = 0;
+		if (l->sock[i].fd >= 0)
+			(void)close(l->sock[i].fd);
 		l->sock[i].fd = -1;
 	}
 }
@@ -547,6 +769,8 @@ static bool no_children(const struct listener *l)
 {
 	size_t i;
 
+	if (l->n_silent > 0)
+		return false;
 	for (i = 0; i < l->max_children; i++) {
 		if (l->child[i].pid != 0)
 			return false;
@@ -554,11 +778,52 @@ static bool no_children(const struct listener *l)
 	return true;
 }
 
+static void watch(struct listener *l, size_t *n, int fd, short events)
+{
+	l->poll[(*n)++] = (struct pollfd){ .fd = fd, .events = events };
+}
+
+/* Sockets, signals, the keeper, those that are silent, leashes.  poll() leaves out what is -1. */
+static int wait_for_something(struct listener *l, int signals)
+{
+	bool lack = !l->retired && l->n_spare < SPARES;
+	int limit = lack ? IDLE_MS : l->n_silent > 0 ? SILENT_LOOK_MS : OVERDUE_SECONDS * 1000;
+	size_t n = 0, i;
+	int r;
+
+	for (i = 0; i < l->n_sock; i++)
+		watch(l, &n, l->sock[i].fd, POLLIN);
+	watch(l, &n, signals, POLLIN);
+	watch(l, &n, IPC_FD, 0); /* only its end is of interest here */
+	for (i = 0; i < l->n_silent; i++)
+		watch(l, &n, l->silent[i].fd, POLLIN);
+	for (i = 0; i < l->max_children; i++)
+		watch(l, &n, l->child[i].pid != 0 ? l->child[i].leash : -1, l->child[i].asked ? 0 : POLLIN);
+	r = poll(l->poll, n, limit);
+	if (r < 0 && errno != EINTR)
+		fatal(FATAL_OS, "poll: %s", strerror(errno));
+	if (r == 0 && lack)
+		(void)fork_spare(l); /* else with the next connection */
+	return r;
+}
+
+static void take_signals(struct listener *l, int signals)
+{
+	struct signalfd_siginfo info;
+
+	while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+			_exit(0);
+		if (info.ssi_signo == SIGHUP)
+			renew(l);
+		if (info.ssi_signo == SIGUSR1) /* a successor has the sockets */
+			retire(l);
+	}
+}
+
 static void run(struct listener *l) __attribute__((noreturn));
 static void run(struct listener *l)
 {
-	struct pollfd p[LISTENING_MAX + 2];
-	struct signalfd_siginfo info;
 	struct err e;
 	sigset_t mask;
 	int signals;
@@ -577,30 +842,27 @@ static void run(struct listener *l)
 	if (sandbox_prepare(SANDBOX_ASSOCIATION, &e) < 0 || sandbox_enter(SANDBOX_LISTENER, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
 	tell_listening(l);
-	for (i = 0; i < l->n_sock; i++)
-		p[i] = (struct pollfd){ .fd = l->sock[i].fd, .events = POLLIN };
-	p[i] = (struct pollfd){ .fd = signals, .events = POLLIN };
-	p[i + 1] = (struct pollfd){ .fd = IPC_FD, .events = 0 }; /* only its end is of interest here */
 	for (;;) {
-		if (poll(p, l->n_sock + 2, OVERDUE_SECONDS * 1000) < 0 && errno != EINTR)
-			fatal(FATAL_OS, "poll: %s", strerror(errno));
-		if (p[l->n_sock + 1].revents != 0)
+		const struct pollfd *silent = l->poll + l->n_sock + 2, *leashes = silent + l->n_silent;
+		size_t n_silent = l->n_silent;
+
+		if (wait_for_something(l, signals) < 0)
+			continue;
+		if (l->poll[l->n_sock + 1].revents != 0)
 			_exit(0); /* the keeper stops or died; children see their own channels end */
-		while (read(signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-			if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
-				_exit(0);
-			if (info.ssi_signo == SIGHUP)
-				renew(l);
-			if (info.ssi_signo == SIGUSR1) /* a successor has the sockets */
-				retire(l, p);
+		for (i = 0; i < l->max_children; i++) {
+			if ((leashes[i].revents & POLLIN) != 0)
+				answer_child(l, &l->child[i]);
 		}
+		take_signals(l, signals);
 		reap(l);
+		hear_silent(l, silent, n_silent);
 		if (l->retired && no_children(l))
 			_exit(0);
 		end_overdue(l);
 		for (i = 0; i < l->n_sock; i++) {
-			if (p[i].revents != 0)
-				accept_one(l, l->sock[i].fd, l->sock[i].tls, &mask);
+			if (l->poll[i].revents != 0 && l->sock[i].fd >= 0)
+				accept_one(l, l->sock[i].fd, l->sock[i].tls);
 		}
 	}
 }
@@ -642,6 +904,7 @@ int main(int argc, char **argv)
 	l.config = config;
 	l.max_children = config->limits.associations + CHILD_EXTRA;
 	l.child = xcalloc(l.max_children, sizeof(*l.child));
+	l.poll = xcalloc(LISTENING_MAX + 2 + SILENT_MAX + l.max_children, sizeof(*l.poll));
 	listener_open(&l, false, IPC_FD + 1, (unsigned)inherited);
 	listener_open(&l, true, IPC_FD + 1 + (int)inherited, (unsigned)inherited_tls);
 	run(&l);

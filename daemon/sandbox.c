@@ -88,7 +88,7 @@ static const int calls_network[] = {
 /* What forks: its children set limits and enter a filter of their own.  waitid() is not among them. */
 static const int calls_parent[] = {
 	SCMP_SYS(wait4), SCMP_SYS(kill), SCMP_SYS(dup3), SCMP_SYS(socketpair), SCMP_SYS(set_robust_list),
-	SCMP_SYS(prlimit64), SCMP_SYS(seccomp),
+	SCMP_SYS(prlimit64), SCMP_SYS(seccomp), SCMP_SYS(close_range),
 };
 
 static const int calls_serving[] = {

@@ -476,6 +476,19 @@ struct refusal finish_object(struct session *s, struct incoming *in)
 	return { OK, nullptr };
 }
 
+/* A peer that keeps each PDU's time and takes hours for an object holds a file and a place. */
+bool too_slow(struct session *s, int64_t since_ms, uint64_t seen)
+{
+	int64_t took_ms = clock_boot_ms() - since_ms;
+
+	if (s->policy->slow_seconds == 0 || took_ms < 1000LL * s->policy->slow_seconds ||
+	    seen * 1000 >= static_cast<uint64_t>(took_ms) * s->policy->slow_bytes)
+		return false;
+	note(s, "an object came at less than %u bytes a second", s->policy->slow_bytes);
+	give_up(s, SCP_TIMED_OUT, ABORT_USER, ABORT_NOT_SPECIFIED);
+	return true;
+}
+
 /* One C-STORE; false: the association is over. */
 bool store(struct session *s, uint8_t context_id, const struct command *q)
 {
@@ -484,6 +497,7 @@ bool store(struct session *s, uint8_t context_id, const struct command *q)
 	struct incoming in(s);
 	struct refusal refused = check_command(s, q, context);
 	struct command answer = *q;
+	int64_t since_ms = clock_boot_ms();
 	uint64_t seen = 0;
 	bool whole = !q->data_set;
 
@@ -502,6 +516,8 @@ bool store(struct session *s, uint8_t context_id, const struct command *q)
 		}
 		whole = pdv.lastPDV;
 		seen += pdv.fragmentLength;
+		if (!whole && too_slow(s, since_ms, seen))
+			return false;
 		if (refused.status == OK)
 			refused = append(s, &in, pdv.data, pdv.fragmentLength);
 		if (refused.status == OK)
@@ -717,10 +733,12 @@ void copy_title(char dst[AE_TITLE_MAX], const char *src)
 struct scp_reject judge(struct session *s)
 {
 	const DUL_ASSOCIATESERVICEPARAMETERS *p = &s->association->params->DULparams;
-	struct scp_reject reject = s->policy->refuse_all;
+	struct scp_reject reject = { 0, 0, 0 };
 	struct scp_association a;
 
 	memset(&a, 0, sizeof(a));
+	if (s->policy->may_begin != nullptr)
+		reject = s->policy->may_begin(s->arg);
 	if (reject.result != 0) {
 		note(s, "no associations are accepted now");
 		return reject;

@@ -34,9 +34,13 @@ struct scp_policy {
 	uint64_t object_bytes;
 	unsigned objects;            /* per association */
 	unsigned request_seconds, idle_seconds, association_seconds;
+	unsigned slow_seconds;       /* after these an object must have come at slow_bytes a second, or is given up; 0: never */
+	unsigned slow_bytes;
 	bool refuse_other_storage;   /* contexts of storage classes that we do not analyse are refused */
 	const struct tls *tls;       /* NULL: plain DICOM */
-	struct scp_reject refuse_all; /* set: every request is answered with this (draining, disk, limits) */
+	/* Asked once, when the whole request is here and before it is judged: all zero, or the answer to give
+	 * (draining, disk, limits).  NULL: every request is judged. */
+	struct scp_reject (*may_begin)(void *arg);
 };
 
 struct scp_association {

@@ -4,7 +4,7 @@
  *	hostile hold PORT N              N associations at a time: how many are served, and how the rest is told
  *	hostile loris PORT HALF SLOW S   HALF connections that say nothing and SLOW that say a byte a second, from
  *	                                 other addresses, for S seconds; beside them a good client, timed
- *	hostile trickle PORT             a C-STORE that arrives a little at a time: when is it ended?
+ *	hostile trickle PORT             a C-STORE in fragments of 16 bytes, four a second: when is it ended?
  *	hostile rude PORT                malformed requests and PDUs, one kind a line of TAP
  *	hostile flip PORT N SEED         N associations with bits flipped, cut off or out of order; C-ECHO after each
  *
@@ -511,7 +511,7 @@ static int loris(unsigned half, unsigned slow, unsigned seconds)
 	return 0;
 }
 
-/* A request, a command, and then a data set of which a few bytes come every quarter of a second. */
+/* A request, a command, and then a data set in fragments of 16 bytes, four a second. */
 static int trickle(void)
 {
 	struct bytes *b = xcalloc(1, sizeof(*b)), *d = xcalloc(1, sizeof(*d));
@@ -528,14 +528,16 @@ static int trickle(void)
 	}
 	b->n = 0;
 	put_command(b, 3, 1, CT_IMAGE, uid);
-	put_data_set(d, 3, CT_IMAGE, uid, PDU_MAX / 2);
 	start = now_ms();
 	if (!say(fd, b))
 		return 1;
-	while (said < d->n && now_ms() - start < 300000) {
+	put(d, "sixteen bytes...", 16);
+	while (now_ms() - start < 300000) {
 		struct pollfd w = { .fd = fd, .events = POLLIN };
 
-		if (send(fd, d->p + said, 16, MSG_NOSIGNAL) != 16)
+		b->n = 0;
+		put_fragment(b, 3, 0, d);
+		if (!say(fd, b))
 			break;
 		said += 16;
 		if (poll(&w, 1, 250) > 0)

@@ -318,6 +318,7 @@ static const short for_network[] = {
 };
 static const short for_parents[] = {
 	SYS_wait4, SYS_kill, SYS_dup3, SYS_socketpair, SYS_set_robust_list, SYS_prlimit64, SYS_seccomp,
+	SYS_close_range,
 };
 
 #ifdef __x86_64__

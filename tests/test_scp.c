@@ -621,11 +621,19 @@ static void test_programs(void)
 
 /* ---- negotiation ------------------------------------------------------------------------------ */
 
+static struct scp_reject beginning; /* what may_begin() says */
+
+static struct scp_reject may_begin(void *arg)
+{
+	(void)arg;
+	return beginning;
+}
+
 static void test_rejections(void)
 {
 	static const struct {
 		const char *called, *calling, *context;
-		struct scp_reject refuse_all;
+		struct scp_reject beginning;
 		enum trick trick;
 		uint8_t want[3];
 		const char *what;
@@ -652,7 +660,8 @@ static void test_rejections(void)
 		struct scp_policy policy = ordinary;
 		int sock;
 
-		policy.refuse_all = cases[i].refuse_all;
+		beginning = cases[i].beginning;
+		policy.may_begin = may_begin;
 		start(&policy, cases[i].trick, 1);
 		sock = dial();
 		begin_request(&out, cases[i].called, cases[i].calling, cases[i].context);
@@ -994,6 +1003,26 @@ static void test_time(void)
 	(void)next_report();
 	store_well();
 	stop();
+
+	/* The same, where an object must come at a rate. */
+	policy.slow_seconds = 1;
+	policy.slow_bytes = 50000;
+	start(&policy, NO_TRICK, 1);
+	sock = associate();
+	out.n = 0;
+	put_command(&out, 1, &store_rq);
+	say(sock, &out);
+	for (size_t i = 0; i < 30000; i += 10000) {
+		(void)usleep(400000);
+		out.n = 0;
+		put_pdv(&out, 1, 0, set.p + i, 10000);
+		say(sock, &out);
+	}
+	is_int(hear(sock), 7, "25 kB a second where 50 are wanted: A-ABORT");
+	timed_out("25 kB a second where 50 are wanted", 1);
+	(void)close(sock);
+	stop();
+	policy.slow_seconds = 0;
 
 	policy.association_seconds = 1;
 	policy.idle_seconds = 10;
