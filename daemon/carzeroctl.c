@@ -55,6 +55,11 @@ static const char usage[] =
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
+	"  hold AE_TITLE       keep deliveries to a destination back, until release AE_TITLE\n"
+	"  release [AE_TITLE]  let them go; without a name: accept associations again\n"
+	"  drain               accept no association any more and wait until the work is done\n"
+	"  top [N]             status again every 2 seconds (N times)\n"
+	"  config WHAT         check: is the file good; show: what is in force; diff: what a reload would change\n"
 	"  reload              read configuration and findings again; a bad one changes nothing\n"
 	"  purge STUDY_UID     remove all of a study, sent or not; nothing brings it back\n"
 	"  purge --older-than AGE   remove studies that were quiet for AGE (90d, 24h) and are sent\n"
@@ -232,6 +237,8 @@ static void print_live(json_t *live)
 		       json_is_true(json_object_get(item, "available")) ? "" : ", UNAVAILABLE");
 }
 
+static const char not_running[] = "carzerod is not running";
+
 /* What an operator should look at, or NULL. */
 static const char *attention(const struct store_counts *n, json_t *live)
 {
@@ -239,11 +246,13 @@ static const char *attention(const struct store_counts *n, json_t *live)
 	size_t i;
 
 	if (live == NULL)
-		return "carzerod is not running";
+		return not_running;
 	if (ctl_number(live, "lost_objects") > 0)
 		return "files of objects are missing from the spool: see the log of the last start";
 	if (json_is_true(json_object_get(live, "disk_full")))
 		return "the disk is full: no images are taken";
+	if (json_is_true(json_object_get(live, "draining")))
+		return "an operator drains the node: carzeroctl release ends it";
 	if (n->instances[INSTANCE_QUARANTINED] > 0)
 		return "objects are quarantined: see carzeroctl studies";
 	if (n->deliveries[DELIVERY_PARKED] > 0)
@@ -309,7 +318,7 @@ static int command_status(const struct config *c)
 	}
 	json_decref(live);
 	store_close(s);
-	return why == NULL ? 0 : 1;
+	return why == NULL ? CTL_GOOD : why == not_running ? CTL_CANNOT : CTL_ATTENTION;
 }
 
 /* ---- studies ------------------------------------------------------------------------------------------ */
@@ -549,26 +558,43 @@ static int command_show(const struct config *c, const char *study_uid)
 
 /* ---- queue -------------------------------------------------------------------------------------------- */
 
+/* As postqueue -p prints mail: one that waits, and under it why. */
+static void print_queued(const struct delivery *d)
+{
+	char created[32], due[32], status[24] = "";
+
+	if (d->status >= 0)
+		(void)snprintf(status, sizeof(status), "status %04XH: ", (unsigned)d->status & 0xffff);
+	printf("%-8" PRId64 " %-19s  %-16s %-3s %-8s %8u  %-19s\n", d->id, ctl_when(d->created, created), d->destination, d->kind,
+	       delivery_states[d->state], d->attempt, ctl_when(d->due, due));
+	if (d->why[0] != '\0')
+		printf("%9s(%s%s)\n", "", status, d->why);
+}
+
 static int command_queue(const struct config *c)
 {
 	struct store *s = ctl_open_store(c);
 	struct delivery page[PAGE];
 	json_t *list = json_array();
-	int64_t after = 0;
+	int64_t after = 0, oldest = INT64_MAX;
 	unsigned total = 0;
+	char text[32];
 	size_t n, i;
 
-	if (!ctl_as_json)
-		printf("%-8s %-16s %-2s %-8s %8s  %-19s %s\n", "ID", "DESTINATION", "", "STATE", "ATTEMPTS", "NEXT TRY", "REASON");
 	for (;;) {
 		ctl_check(s, store_list_deliveries(s, after, page, PAGE, &n), "deliveries");
 		if (n == 0)
 			break;
 		for (i = 0; i < n; i++, total++) {
+			if (total == 0 && !ctl_as_json)
+				printf("%-8s %-19s  %-16s %-3s %-8s %8s  %-19s\n", "-ID-", "----QUEUED----", "-DESTINATION-", "", "-STATE-",
+				       "ATTEMPTS", "-NEXT TRY-");
 			if (ctl_as_json)
 				(void)json_array_append_new(list, delivery_json(&page[i]));
 			else
-				print_delivery(&page[i]);
+				print_queued(&page[i]);
+			if (page[i].created < oldest)
+				oldest = page[i].created;
 			after = page[i].id;
 		}
 	}
@@ -576,7 +602,10 @@ static int command_queue(const struct config *c)
 		ctl_print_json(list);
 	else {
 		json_decref(list);
-		printf("%u deliveries not done\n", total);
+		if (total == 0)
+			printf("the queue is empty\n");
+		else
+			printf("-- %u deliveries wait, the oldest for %s\n", total, ctl_age(clock_wall_ms() - oldest, text));
 	}
 	store_close(s);
 	return 0;
@@ -679,6 +708,20 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return command_queue(c);
 	if (strcmp(verb, "flush") == 0)
 		return command_ask(c, verb, argument);
+	if ((strcmp(verb, "hold") == 0 || strcmp(verb, "release") == 0) && argc == 2)
+		return ctl_hold(c, verb, argument);
+	if (strcmp(verb, "release") == 0 && argc == 1)
+		return ctl_release_all(c);
+	if (strcmp(verb, "drain") == 0 && argc == 1)
+		return ctl_drain(c);
+	if (strcmp(verb, "config") == 0 && argc == 2)
+		return ctl_config(c, path, argument);
+	if (strcmp(verb, "top") == 0) {
+		n = 0;
+		if (argc == 2 && !str_to_u64(argument, 1, 1000000, &n))
+			ctl_stop(64, "top: '%s' is not a number from 1 to 1000000", argument);
+		return ctl_top(c, n, command_status);
+	}
 	if (strcmp(verb, "reload") == 0 && argc == 1)
 		return command_reload(c);
 	if (strcmp(verb, "requeue") == 0 && argc == 2)

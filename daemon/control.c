@@ -7,6 +7,8 @@
  *	status              processes, model, space, counters since the start
  *	flush [DEST]        parked and waiting deliveries become due
  *	reload              the configuration is read again; status tells how it went
+ *	hold AE, release AE deliveries to a destination wait until an operator lets them go, also across restarts
+ *	drain, release      no association is accepted any more, and again
  *	requeue ID          a settled or quarantined object is analysed again
  *	purge UID           all of a study goes, sent or not
  *	purge-older MS      all studies that were quiet for longer go, unless something of them is still to be sent
@@ -105,7 +107,7 @@ static json_t *destinations_json(struct keeper *k)
 
 		(void)json_array_append_new(
 			a, json_pack("{s:s, s:s, s:b, s:i, s:I}", "ae_title", c->peer->ae_title, "state",
-				     c->busy ? "sending" : k->boot < c->not_before ? "resting" : "idle", "available",
+				     c->busy ? "sending" : c->held ? "held" : k->boot < c->not_before ? "resting" : "idle", "available",
 				     c->failures == 0, "failures", (int)c->failures, "rests_ms",
 				     (json_int_t)(k->boot < c->not_before ? c->not_before - k->boot : 0)));
 	}
@@ -133,10 +135,10 @@ static json_t *status_json(struct keeper *k)
 
 	for (i = 0; i < k->config->limits.associations; i++)
 		associations += k->association[i].sock >= 0;
-	j = json_pack("{s:s, s:i, s:I, s:s, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
+	j = json_pack("{s:s, s:i, s:I, s:s, s:b, s:{s:b, s:s, s:s}, s:i, s:{s:I, s:I}, "
 			 "s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}",
 			 "version", PACKAGE_VERSION, "pid", (int)getpid(), "seconds",
-			 (json_int_t)((k->boot - k->started) / 1000), "ae_title", k->config->ae_title, "model", "ready",
+			 (json_int_t)((k->boot - k->started) / 1000), "ae_title", k->config->ae_title, "draining", k->draining, "model", "ready",
 			 k->model.known, "name", k->model.name, "domain", domains[k->model.domain % 3],
 			 "associations", (int)associations, "space", "free", (json_int_t)k->space.free_bytes, "total",
 			 (json_int_t)k->space.total_bytes, "since_start", "accepted", (json_int_t)k->accepted,
@@ -214,6 +216,38 @@ static json_t *purge_older(struct keeper *k, const char *ms)
 	return json_pack("{s:b}", "purging", true);
 }
 
+static json_t *hold(struct keeper *k, const char *ae_title, bool held)
+{
+	char key[40];
+	size_t i;
+
+	for (i = 0; i < k->config->n_peers && strcmp(k->courier[i].peer->ae_title, ae_title) != 0; i++)
+		continue;
+	if (i == k->config->n_peers)
+		return json_pack("{s:s}", "error", "no peer has that AE title; carzeroctl status lists them");
+	k->courier[i].held = held;
+	(void)snprintf(key, sizeof(key), "hold %s", ae_title);
+	keeper_must(k, store_set_setting(k->store, key, held ? "1" : "0"), "record what is held");
+	log_info("operator: destination=\"%s\" %s", ae_title, held ? "held" : "released");
+	keeper_event(k, 0, EVENT_OPERATOR, "%s is %s", ae_title, held ? "held: its deliveries wait" : "released");
+	return json_pack("{s:s, s:b}", "ae_title", ae_title, "held", held);
+}
+
+static json_t *drain(struct keeper *k, bool draining)
+{
+	unsigned open = 0;
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++)
+		open += k->association[i].sock >= 0;
+	if (draining != k->draining) {
+		log_info("operator: %s", draining ? "draining: no association is accepted" : "associations are accepted again");
+		keeper_event(k, 0, EVENT_OPERATOR, "%s", draining ? "draining: no association is accepted" : "drain ended");
+	}
+	k->draining = draining;
+	return json_pack("{s:b, s:i}", "draining", draining, "associations", (int)open);
+}
+
 static json_t *reload_json(const struct keeper *k)
 {
 	return json_pack("{s:i, s:b, s:b, s:s}", "ended", (int)k->reloads, "pending", k->reload_wanted || k->reload != NULL,
@@ -228,6 +262,12 @@ static json_t *answer(struct keeper *k, const char *request)
 		k->reload_wanted = true;
 		return reload_json(k);
 	}
+	if (strcmp(request, "drain") == 0 || strcmp(request, "release") == 0)
+		return drain(k, request[0] == 'd');
+	if (strncmp(request, "hold ", 5) == 0)
+		return hold(k, request + 5, true);
+	if (strncmp(request, "release ", 8) == 0)
+		return hold(k, request + 8, false);
 	if (strcmp(request, "reload?") == 0)
 		return reload_json(k);
 	if (strcmp(request, "flush") == 0)

@@ -34,4 +34,11 @@ json_int_t ctl_number(json_t *j, const char *key);
 /* ctl_why.c; `path`: the configuration file, for the lines that are named. */
 int ctl_why(const struct config *c, const char *path, const char *study_uid);
 
+/* ctl_live.c */
+int ctl_hold(const struct config *c, const char *verb, const char *ae_title);
+int ctl_release_all(const struct config *c);
+int ctl_drain(const struct config *c); /* waits until it is done */
+int ctl_top(const struct config *c, uint64_t times, int (*status)(const struct config *)); /* 0: for ever */
+int ctl_config(const struct config *c, const char *path, const char *what);
+
 #endif

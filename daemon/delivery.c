@@ -36,7 +36,11 @@
 
 static void courier_arguments(struct keeper *k, struct courier *c, const struct peer *peer)
 {
+	char key[40], value[4];
+
 	c->peer = peer;
+	(void)snprintf(key, sizeof(key), "hold %s", peer->ae_title);
+	c->held = store_get_setting(k->store, key, value, sizeof(value)) == 0 && value[0] == '1';
 	c->helper.argv[0] = "-c";
 	c->helper.argv[1] = k->config_path;
 	c->helper.argv[2] = "--";
@@ -199,7 +203,7 @@ static void dispatch_one(struct keeper *k, struct courier *c)
 	struct err e;
 	int r;
 
-	if (c->busy || resting(k, c) || deaf(k, c))
+	if (c->busy || c->held || resting(k, c) || deaf(k, c))
 		return;
 	if (c->stale) {
 		helper_restart(&c->helper, k->boot);
@@ -257,7 +261,7 @@ int64_t delivery_next(struct keeper *k)
 		const struct courier *c = courier_find(k, d[i].ae_title);
 		int64_t due = d[i].due;
 
-		if (c == NULL || c->busy || deaf(k, c))
+		if (c == NULL || c->busy || c->held || deaf(k, c))
 			continue; /* what it waits for wakes us */
 		if (due < k->now + c->not_before - k->boot)
 			due = k->now + c->not_before - k->boot;

@@ -47,6 +47,10 @@ static const char *closed_because(struct keeper *k, const struct ipc_channel **r
 		*ret = &reject_congestion;
 		return "the node is stopping";
 	}
+	if (k->draining) {
+		*ret = &reject_congestion;
+		return "an operator drains the node";
+	}
 	disk_look(k);
 	if (k->disk_low)
 		return "free space under state_dir is below storage.min_free";

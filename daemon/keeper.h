@@ -112,6 +112,7 @@ struct courier { /* one for each configured peer */
 	int64_t since;             /* figures_now() when the sender got it */
 	unsigned failures;         /* consecutive, of the destination as a whole */
 	int64_t not_before;        /* boot ms: the circuit is open until then */
+	bool held;                 /* an operator keeps everything back (setting "hold AE") */
 };
 
 struct outgoing {
@@ -150,6 +151,7 @@ struct keeper {
 	char n_sockets[8], n_tls_sockets[8]; /* how many of both, for a successor's command line */
 
 	char running[4200];        /* what helpers read: STATE/running/carzerod.yaml */
+	bool draining;             /* an operator lets nobody in and everything out */
 	bool reload_wanted;
 	struct reload *reload;     /* under way; NULL */
 	struct helper trial;       /* its inference process */

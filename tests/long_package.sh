@@ -48,8 +48,7 @@ check "with a model it is good" inside /usr/sbin/carzerod --check-config
 start_inside() {
 	touch "$work/node.log"
 	log_from=$(wc -l <"$work/node.log")
-	env -u CARZEROD_LIBEXECDIR setpriv --reuid "$(inside id -u carzerod)" --regid "$(inside id -g carzerod)" --clear-groups \
-		chroot --userspec=carzerod:carzerod "$root" /usr/sbin/carzerod 2>>"$work/node.log" &
+	env -u CARZEROD_LIBEXECDIR -u CARZEROD_RUNNING chroot --userspec=carzerod:carzerod "$root" /usr/sbin/carzerod 2>>"$work/node.log" &
 	node=$!
 	wait_for 60 node_is_ready
 }
