@@ -493,10 +493,12 @@ int instance_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE instance INDEXED BY instance_claimed SET state = 0, lease = 0, "
-			    "due = min(due, ?) WHERE state = 1");
+			    "due = CASE WHEN attempt < ? THEN min(due, ?) ELSE ? END WHERE state = 1");
 	int r;
 
+	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
 	query_bind_int(&q, now);
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
 	r = query_run(&q);
 	if (r < 0)
 		return r;

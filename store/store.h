@@ -360,7 +360,12 @@ int store_next_expiry(struct store *s, struct retention *ret);
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 
-/* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n. */
+/* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n.
+ * An instance or a study that was claimed when the node died, for the STORE_SUSPECT_ATTEMPTSth time, may be the cause: it
+ * waits for STORE_SUSPECT_MS, so that others are served meanwhile, and so that a node that dies of something else every
+ * second does not count all these deaths against it. */
+#define STORE_SUSPECT_ATTEMPTS 3
+#define STORE_SUSPECT_MS 100000
 int store_recover(struct store *s, int64_t now, unsigned *ret_n);
 /* A quick look at the whole database: -EUCLEAN when it is not sound. */
 int store_check(struct store *s);

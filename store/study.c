@@ -336,10 +336,12 @@ int study_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE study INDEXED BY study_claimed SET state = 0, lease = 0, "
-			    "settle_at = min(settle_at, ?) WHERE state = 1");
+			    "settle_at = CASE WHEN attempt < ? THEN min(settle_at, ?) ELSE ? END WHERE state = 1");
 	int r;
 
+	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
 	query_bind_int(&q, now);
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
 	r = query_run(&q);
 	if (r < 0)
 		return r;

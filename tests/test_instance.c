@@ -314,6 +314,27 @@ static void test_stale_instances(void)
 	store_close(s);
 }
 
+/* What was claimed at several deaths of the node may be their cause: it waits, and others pass. */
+static void test_suspect(void)
+{
+	struct store *s = open_fresh("suspect");
+	struct instance in = add(s, 1, 1), other, got;
+	unsigned n;
+
+	for (unsigned i = 1; i <= STORE_SUSPECT_ATTEMPTS; i++) {
+		got = claim(s, 1000);
+		is_int(got.attempt, i, "claimed, attempt %u", i);
+		is_int(store_recover(s, 1000, &n), 0, "the node dies");
+	}
+	is_int(row(s, &in).due, 1000 + STORE_SUSPECT_MS, "now it waits");
+	other = add(s, 2, 2);
+	got = claim(s, 1000);
+	is_int(got.id, other.id, "another one passes it");
+	is_int(claim(s, 999 + STORE_SUSPECT_MS).id, -ENOENT, "it still waits");
+	is_int(claim(s, 1000 + STORE_SUSPECT_MS).id, in.id, "and comes again");
+	store_close(s);
+}
+
 int main(void)
 {
 	make_dir("test_instance");
@@ -324,5 +345,6 @@ int main(void)
 	test_maps();
 	test_requeue();
 	test_stale_instances();
+	test_suspect();
 	return done();
 }

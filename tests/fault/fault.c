@@ -433,15 +433,15 @@ void node_setup(const struct node_setup *s)
 		      "threads: 1\n"
 		      "settle: 0\n"
 		      "settle_max: 3\n"
-		      "storage: {min_free: 1 MiB%s%s}\n"
+		      "storage: {min_free: 1 MiB, %s}\n"
 		      "limits: {associations_per_host: 32%s%s}\n"
 		      "access:\n"
 		      "- {calling_ae: \"*\", from: [127.0.0.0/8]}\n"
 		      "peers:\n"
 		      "- {ae_title: ARCHIVE, host: 127.0.0.1, port: %u, sr_classes: [comprehensive]}\n"
 		      "routes: %s\n%s",
-		      port_of_node, state, bundle, srcdir != NULL ? srcdir : ".", s->storage != NULL ? ", " : "",
-		      s->storage != NULL ? s->storage : "", s->limits != NULL ? ", " : "",
+		      port_of_node, state, bundle, srcdir != NULL ? srcdir : ".", s->storage != NULL ? s->storage : "ballast: 1 MiB",
+		      s->limits != NULL ? ", " : "",
 		      s->limits != NULL ? s->limits : "", port_of_archive,
 		      s->routes != NULL ? s->routes : "[{from: \"*\", to: [ARCHIVE]}]", s->extra != NULL ? s->extra : "");
 	(void)fclose(f);

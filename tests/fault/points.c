@@ -14,7 +14,7 @@
 #include "tests/tap.h"
 
 #define PLACES_MAX 128
-#define SHORT_PLACES 10
+#define SHORT_PLACES 6
 
 static struct {
 	char name[FAILPOINT_NAME_MAX];
