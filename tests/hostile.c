@@ -3,7 +3,7 @@
  *	hostile rate PORT N              N associations, one after the other, each stores one small object
  *	hostile hold PORT N              N associations at a time: how many are served, and how the rest is told
  *	hostile loris PORT HALF SLOW S   HALF connections that say nothing and SLOW that say a byte a second, from
- *	                                 other addresses, for S seconds; beside them a good client, timed
+ *	                                 other addresses, and then none, in turns for S seconds; a good client is timed
  *	hostile trickle PORT             a C-STORE in fragments of 16 bytes, four a second: when is it ended?
  *	hostile rude PORT                malformed requests and PDUs, one kind a line of TAP
  *	hostile flip PORT N SEED         N associations with bits flipped, cut off or out of order; C-ECHO after each
@@ -486,22 +486,27 @@ static void attack(unsigned half, unsigned slow, double until)
 	_exit(0);
 }
 
+/* In turns, so that what else the machine does falls on both. */
 static int loris(unsigned half, unsigned slow, unsigned seconds)
 {
 	struct times idle = { 0 }, under = { 0 };
-	double until;
-	pid_t pid;
+	double end = now_ms() + 1000.0 * seconds, until;
 
-	for (until = now_ms() + 1000.0 * seconds / 2; now_ms() < until;)
-		one_good(&idle, CT_IMAGE);
-	until = now_ms() + 2000 + 1000.0 * seconds;
-	pid = fork();
-	if (pid == 0)
-		attack(half, slow, until);
-	(void)usleep(2000000);
-	while (now_ms() < until - 100)
-		one_good(&under, CT_IMAGE);
-	(void)waitpid(pid, NULL, 0);
+	while (now_ms() < end) {
+		pid_t pid;
+
+		for (until = now_ms() + 2000; now_ms() < until;)
+			one_good(&idle, CT_IMAGE);
+		pid = fork();
+		if (pid == 0)
+			attack(half, slow, now_ms() + 10000);
+		(void)usleep(1000000);
+		for (until = now_ms() + 2000; now_ms() < until;)
+			one_good(&under, CT_IMAGE);
+		(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0);
+		(void)usleep(500000);
+	}
 	printf("idle=%zu idle_failed=%u idle_p50_ms=%.2f idle_p99_ms=%.2f "
 	       "attacked=%zu attacked_failed=%u attacked_p50_ms=%.2f attacked_p99_ms=%.2f\n",
 	       idle.n, idle.failed, percentile(&idle, 0.5), percentile(&idle, 0.99), under.n, under.failed,
