@@ -37,6 +37,7 @@ static const char any[] = "*", sender[] = "sender";
 
 static const char *const recipe_names[] = { "window", "mimic", NULL };
 static const char *const precision_names[] = { "f32", "bf16", NULL };
+static const char *const regions_names[] = { "none", "image", NULL };
 static const char *const gate_names[] = { "tags", "off", NULL };
 static const char *const other_storage_names[] = { "aside", "refuse", NULL };
 static const char *const commitment_names[] = { "none", "same", "new", NULL };
@@ -696,6 +697,7 @@ static const struct yaml_key report_keys[] = {
 	REPORT(station, read_dicom_text_required),
 	REPORT(series_description, read_dicom_text_required),
 	REPORT(series_number, yaml_read_u32, .min = 1, .max = INT32_MAX), /* IS */
+	YAML_KEY_AS("regions", struct config, report_regions, yaml_read_name, .names = regions_names),
 };
 
 static int read_report(struct yaml_node *n, const struct yaml_key *k, void *field)

@@ -31,6 +31,8 @@
 enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
 enum recipe { RECIPE_WINDOW, RECIPE_MIMIC };
 enum precision { PRECISION_F32, PRECISION_BF16 };
+/* Where numbers of a report come from: the image, or a region that is all of it (OHIF needs one to show them). */
+enum report_regions { REGIONS_NONE, REGIONS_IMAGE };
 enum gate_policy { GATE_TAGS, GATE_OFF }; /* a content vote gets its own value when it exists */
 enum other_storage { OTHER_ASIDE, OTHER_REFUSE }; /* storage classes that we do not analyse */
 
@@ -129,6 +131,7 @@ struct config {
 	char manufacturer[65], institution[65], station[17]; /* in reports; defaults "carzerod", "", ae_title */
 	char series_description[65];    /* default "AI CXR results (unverified)" */
 	unsigned series_number;         /* 9001 */
+	enum report_regions report_regions; /* report.regions: none */
 	enum log_level log_level;
 };
 

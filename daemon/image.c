@@ -323,6 +323,7 @@ static int write_report(const struct config *config, const struct report_job *jo
 		.institution = config->institution,
 		.series_description = config->series_description,
 		.series_number = config->series_number,
+		.whole_image_regions = config->report_regions == REGIONS_IMAGE,
 		.weights_sha256 = from->weights,
 		.findings_sha256 = findings_hex,
 		.recipe = from->recipe,

@@ -173,6 +173,8 @@ static void report_key(const struct keeper *k, const struct composition *c, uint
 	update_text(d, recipe_name(k->config->recipe));
 	update_text(d, precision_name(k->config->precision));
 	update_text(d, k->config->gate == GATE_OFF ? "gate=off" : "gate=tags");
+	if (k->config->report_regions != REGIONS_NONE)
+		update_text(d, "regions=image");
 	if (k->model.domain != MODEL_CLINICAL) /* `carzero-model verify` may lift the stamp off the same weights */
 		update_text(d, MODEL_STAMP);
 	digest_final(d, ret);

@@ -23,10 +23,10 @@
 #include "dcmtk/dcmdata/dcvrds.h"
 #include "dcmtk/dcmdata/dcvrtm.h"
 #include "dcmtk/dcmsr/cmr/cid29e.h"
-#include "dcmtk/dcmsr/cmr/cid4031e.h"
 #include "dcmtk/dcmsr/dsrdoctr.h"
 #include "dcmtk/dcmsr/dsrimgvl.h"
 #include "dcmtk/dcmsr/dsrnumvl.h"
+#include "dcmtk/dcmsr/dsrscovl.h"
 
 extern "C" {
 #include "base/fdio.h"
@@ -49,6 +49,12 @@ using namespace result;
 typedef DSRTypes T;
 
 /* ---- the content tree ---- */
+
+/* What a number was measured on: the image, or its outline, as one of `of` that begin side by side. */
+struct place {
+	source &image;
+	size_t at, of; /* of: 0 for the image itself */
+};
 
 /* The cursor stands on a container; every item goes below it, after its other children.  The first
  * refusal is kept and later calls do nothing, so that a tree reads as a list of its rows. */
@@ -99,14 +105,41 @@ public:
 
 	/* PS3.16 TID 300 and 320: never without what it was measured on, some viewers fail then. */
 	void measurement(const concept_code &name, const char *value, const concept_code &unit,
-			 const source &image)
+			 const struct place &place)
 	{
 		static const concept_code source_of_measurement = { "121112", "DCM", "Source of Measurement" };
 
 		if (!below(T::RT_contains, T::VT_Num, name))
 			return;
 		keep(item().setNumericValue(DSRNumericMeasurementValue(value, unit, OFFalse), OFFalse));
-		reference(T::RT_inferredFrom, &source_of_measurement, image);
+		if (place.of > 0)
+			outline(source_of_measurement, place);
+		else
+			reference(T::RT_inferredFrom, &source_of_measurement, place.image);
+		up();
+	}
+
+	/* PS3.3 C.18.6.1.2: 0\0 is the outer corner of the first pixel.  The outline begins at a part of the
+	 * left edge of its own: viewers write beside where it begins, and would write all in one place. */
+	void outline(const concept_code &name, const struct place &place)
+	{
+		source &image = place.image;
+		Uint16 rows = 0, columns = 0;
+		DSRSpatialCoordinatesValue region(T::GT_Polyline);
+
+		(void)image.header.findAndGetUint16(DCM_Rows, rows); /* scored: it has them */
+		(void)image.header.findAndGetUint16(DCM_Columns, columns);
+
+		Float32 width = columns, height = rows, from = height * static_cast<Float32>(place.at) / static_cast<Float32>(place.of),
+			to = height * static_cast<Float32>(place.at + 1) / static_cast<Float32>(place.of);
+
+		for (const auto &point : { std::pair<Float32, Float32>{ 0, from }, { 0, to }, { 0, height }, { width, height },
+					   { width, 0 }, { 0, 0 }, { 0, from } })
+			region.getGraphicDataList().addItem(point.first, point.second);
+		if (!below(T::RT_inferredFrom, T::VT_SCoord, name))
+			return;
+		keep(item().setSpatialCoordinates(region, OFFalse));
+		reference(T::RT_selectedFrom, NULL, image);
 		up();
 	}
 
@@ -293,17 +326,14 @@ void describe_spacing(content &t, DcmItem &header, unsigned long i, const concep
 		t.number(T::RT_hasAcqContext, name, value, millimeter);
 }
 
+/* As the source codes it.  A Body Part alone is not turned into a code: 816094009 for CHEST is right by
+ * PS3.16 since 2021, and an error to validators made before. */
 void describe_region(content &t, DcmItem &header)
 {
 	static const concept_code name = { "123014", "DCM", "Target Region" };
-	std::string body_part = trimmed(header_text(header, DCM_BodyPartExamined));
 	DSRCodedEntryValue region;
 
-	if (body_part == "THORAX") /* not a defined term, and common */
-		body_part = "CHEST";
-	if (!source_code(header, DCM_AnatomicRegionSequence, true, region))
-		region = CMR_CID4031e::mapBodyPartExamined(body_part.c_str());
-	if (region.isValid())
+	if (source_code(header, DCM_AnatomicRegionSequence, true, region))
 		t.code(T::RT_hasAcqContext, name, region);
 }
 
@@ -408,8 +438,7 @@ void describe_algorithm(content &t, const work &w, const struct sr_finding *f, c
 	put(std::string("precision=") + r->precision);
 }
 
-void write_probability(content &t, const struct sr_score *s, const finding_code &code,
-		       const source &image)
+void write_probability(content &t, const struct sr_score *s, const finding_code &code, const struct place &place)
 {
 	static const concept_code certainty = { "111012", "DCM", "Certainty of Finding" };
 	static const concept_code percent = { "%", "UCUM", "Percent" };
@@ -419,12 +448,12 @@ void write_probability(content &t, const struct sr_score *s, const finding_code 
 	char value[DS_MAX + 1];
 
 	(void)snprintf(value, sizeof(value), "%.1f", s->probability * 100);
-	t.measurement(certainty, value, percent, image);
+	t.measurement(certainty, value, percent, place);
 	t.code(T::RT_contains, code,
 	       s->decision == SR_PRESENT ? present : s->decision == SR_ABSENT ? absent : undetermined);
 }
 
-void write_logit(content &t, const struct sr_score *s, const source &image)
+void write_logit(content &t, const struct sr_score *s, const struct place &place)
 {
 	static const concept_code raw = { "RAWSCORE", LOCAL_SCHEME, "CARZero raw score" };
 	static const concept_code no_units = { "1", "UCUM", "no units" };
@@ -433,13 +462,20 @@ void write_logit(content &t, const struct sr_score *s, const source &image)
 	(void)snprintf(value, sizeof(value), "%.4f", static_cast<double>(s->logit));
 	if (strlen(value) > DS_MAX)
 		(void)snprintf(value, sizeof(value), "%.8g", static_cast<double>(s->logit));
-	t.measurement(raw, value, no_units, image);
+	t.measurement(raw, value, no_units, place);
+}
+
+const char *decision_text(const struct sr_score *s)
+{
+	if (!is_calibrated(s))
+		return "raw score, nothing decided";
+	return s->decision == SR_PRESENT ? "present" : s->decision == SR_ABSENT ? "absent" : "undetermined";
 }
 
 /* TID 1501, rows in the template's order. */
-void write_group(content &t, const work &w, const struct sr_finding *f, const struct sr_score *s,
-		 const source &image)
+void write_group(content &t, const work &w, const struct sr_finding *f, const struct sr_score *s, const struct place &place)
 {
+	const source &image = place.image;
 	finding_code code(f, w.own);
 	std::string name = "tracking|" + image.sop_uid + "|" + f->id;
 	char uid[UID_MAX];
@@ -459,9 +495,11 @@ void write_group(content &t, const work &w, const struct sr_finding *f, const st
 	}
 	describe_algorithm(t, w, f, s);
 	if (is_calibrated(s))
-		write_probability(t, s, code, image);
+		write_probability(t, s, code, place);
 	else
-		write_logit(t, s, image);
+		write_logit(t, s, place);
+	if (place.of > 0) /* the same viewers show a number without the name of its group */
+		t.text(T::RT_contains, { "121106", "DCM", "Comment" }, w.own(f->name) + ": " + decision_text(s));
 	t.up();
 }
 
@@ -572,7 +610,7 @@ void write_measurements(content &t, const work &w)
 			const struct sr_score *s = &w.r->images[i].scores[k];
 
 			if (is_scored(s))
-				write_group(t, w, &w.r->findings[k], s, *w.images[i]);
+				write_group(t, w, &w.r->findings[k], s, { *w.images[i], k, w.r->whole_image_regions ? w.r->n_findings : 0 });
 		}
 	}
 	t.up();
@@ -580,7 +618,7 @@ void write_measurements(content &t, const work &w)
 
 void write_tree(content &t, const work &w)
 {
-	DSRCodedEntryValue procedure = concept_code{ "399208008", "SCT", "Plain chest X-ray" };
+	DSRCodedEntryValue procedure = concept_code{ "363679005", "SCT", "Imaging procedure" }; /* of CID 100 */
 
 	(void)source_code(w.first->header, DCM_ProcedureCodeSequence, false, procedure); /* else that */
 	t.root({ "126000", "DCM", "Imaging Measurement Report" }, "1500");

@@ -75,6 +75,7 @@ struct sr_report {
 	const char *station, *institution; /* "" leaves the last one out */
 	const char *series_description;
 	unsigned series_number;
+	bool whole_image_regions; /* each number is inferred from the outline of its image, not from the image: TID 320 */
 	const char *weights_sha256, *findings_sha256, *recipe, *precision; /* algorithm parameters */
 	const uint8_t *uid_namespace; /* [16]: tracking UIDs are name-based on image UID and finding id */
 	const char *disclaimer;   /* "AI result, not verified. ..." */
