@@ -153,6 +153,8 @@ static void park(struct keeper *k, struct courier *c, int status, const char *wh
 	c->busy = false;
 }
 
+static void refused(struct keeper *k, struct courier *c, int status, const char *why, bool permanent);
+
 static void offer(struct keeper *k, struct courier *c)
 {
 	struct report all[STORE_CLASSES_MAX];
@@ -176,9 +178,13 @@ static void offer(struct keeper *k, struct courier *c)
 		(void)str_copy(m.deliver.sop_class[i], UID_MAX, c->report[i].sop_class);
 		fds[i] = spool_read(k->spool, SPOOL_REPORTS, c->report[i].file);
 		if (fds[i] < 0) {
+			r = fds[i];
 			while (i > 0)
 				(void)close(fds[--i]);
-			park(k, c, -1, "the report's file is missing or cannot be opened");
+			if (r == -ENOENT)
+				park(k, c, -1, "the report's file is missing");
+			else /* no descriptor left, a disk in trouble: not for a day */
+				refused(k, c, -1, "the report's file cannot be opened now", false);
 			return;
 		}
 	}

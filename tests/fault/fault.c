@@ -115,7 +115,7 @@ const char *fault_work(void)
 }
 
 /* argv run to its end; its exit code. */
-static int run(const char *const *argv)
+int fault_run(const char *const *argv)
 {
 	int status;
 	pid_t pid = fork();
@@ -134,7 +134,7 @@ static int run(const char *const *argv)
 		continue;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
-#define RUN(...) run((const char *const[]){ __VA_ARGS__, NULL })
+#define RUN(...) fault_run((const char *const[]){ __VA_ARGS__, NULL })
 
 static const char *in_build(const char *name)
 {

@@ -46,6 +46,7 @@ bool fault_have_xfs(void);   /* its tools */
 uint32_t fault_random(uint32_t below);
 int64_t fault_now_ms(void); /* CLOCK_MONOTONIC: never moved by a test */
 void fault_pause(unsigned ms);
+int fault_run(const char *const *argv); /* to its end, silent; its exit code */
 /* Until `true_` holds or the time is over. */
 bool fault_wait(unsigned ms, bool (*holds)(void));
 
