@@ -424,6 +424,9 @@ static void explain_refusal(struct story *y, const struct event *e)
 		fix(y, "%s: `storage.min_free`, or more space for `state_dir` (%s)", key_line(y, "storage", line), y->config->state_dir);
 	else if (strstr(e->text, "limits.") != NULL)
 		fix(y, "%s: `limits`, as the refusal says", key_line(y, "limits", line));
+	else if (strstr(e->text, "certificate") != NULL)
+		fix(y, "%s: `tls`: a peer's certificate must be signed by `ca`, be valid now and not revoked by `crl`: renew it at the "
+		       "peer, or what we hold and then carzeroctl reload", key_line(y, "tls", line));
 	else if (strstr(e->text, "contexts refused") != NULL)
 		fix(y, "the sender must propose one of the transfer syntaxes of carzerod(8) for that class, such as Explicit VR Little "
 		       "Endian; classes that are no radiographs come only with %s: `other_storage: aside`",

@@ -333,6 +333,8 @@ static void serve(const struct config *config, const struct tls *tls, int sock, 
 	if (r < 0)
 		log_error("association from=%s: %s", as.host, strerror(-r));
 	report_association(&as, &result);
+	if (to_keeper < 0 && result.end == SCP_TLS)
+		(void)may_begin(NULL); /* no request came, but who was refused is what somebody will ask */
 	if (to_keeper >= 0)
 		tell_keeper(&as, &result);
 	_exit(result.disk_failed ? FATAL_IO : 0);

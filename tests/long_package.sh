@@ -5,6 +5,7 @@
 [ "$(id -u)" = 0 ] || skip_all "not root"
 command -v debootstrap >/dev/null || skip_all "debootstrap is not installed"
 ls "$builddir"/package/carzerod_*.deb >/dev/null 2>&1 || (cd "$srcdir" && BUILD=$builddir ./run package >/dev/null) || skip_all "no package: ./run package"
+umount "$work/root/proc" 2>/dev/null # a run that was killed
 begin
 
 root=$work/root
@@ -42,7 +43,7 @@ check "the configuration as shipped is good but for the model" sh -c \
 # ---- three lines, and a report ------------------------------------------------------------------------------
 cp -r "$bundle" "$root/srv/carzerod/model"
 sed -i -e "s/^#listen: .*/listen: [\"127.0.0.1:$node_port\"]/" \
-	-e "s/{ae_title: ARCHIVE, host: archive.example.org, port: 104}/{ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port}/" \
+	-e "s/^ae_title: .*/ae_title: CARZEROD/" -e "s/{ae_title: ARCHIVE, host: archive.example.org, port: 104}/{ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port}/" \
 	"$root/etc/carzerod/carzerod.yaml"
 check "with a model it is good" inside /usr/sbin/carzerod --check-config
 start_inside() {
@@ -88,5 +89,5 @@ ok $? "programs and configuration are gone"
 ok $? "patient data are not"
 umount "$root/proc"
 trap - EXIT INT TERM
-rm -rf "$root"
+rm -rf --one-file-system "$root"
 finish
