@@ -61,6 +61,8 @@ static const char usage[] =
 	"  top [N]             status again every 2 seconds (N times)\n"
 	"  config WHAT         check: is the file good; show: what is in force; diff: what a reload would change\n"
 	"  reload              read configuration and findings again; a bad one changes nothing\n"
+	"  backup              copy the database now, checked, beside the hourly copies\n"
+	"  verify              read every file that the database names and compare it with its digest\n"
 	"  purge STUDY_UID     remove all of a study, sent or not; nothing brings it back\n"
 	"  purge --older-than AGE   remove studies that were quiet for AGE (90d, 24h) and are sent\n"
 	"\n"
@@ -726,6 +728,10 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return command_reload(c);
 	if (strcmp(verb, "requeue") == 0 && argc == 2)
 		return command_ask(c, verb, argument);
+	if (strcmp(verb, "backup") == 0 && argc == 1)
+		return ctl_backup(c);
+	if (strcmp(verb, "verify") == 0 && argc == 1)
+		return ctl_verify(c);
 	if (strcmp(verb, "purge") == 0 && argc == 1 && older_than != NULL)
 		return command_purge_older(c);
 	if (strcmp(verb, "purge") == 0 && argc == 2 && older_than == NULL)

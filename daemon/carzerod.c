@@ -146,7 +146,7 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 	if (snprintf(path, sizeof(path), "%s/carzerod.db", k->config->state_dir) >= (int)sizeof(path))
 		fatal(FATAL_CONFIG, "state_dir: path too long");
 	/* the store first: its lock says that we are alone here */
-	r = store_open(path, &k->store, &e);
+	r = recovery_open(k, path, &e);
 	if (r == 0)
 		r = spool_open(k->config->state_dir, &k->spool, &e);
 	if (r < 0) /* a lock may come free, a disk come back: worth another start; what people must mend is not */

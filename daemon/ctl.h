@@ -41,4 +41,8 @@ int ctl_drain(const struct config *c); /* waits until it is done */
 int ctl_top(const struct config *c, uint64_t times, int (*status)(const struct config *)); /* 0: for ever */
 int ctl_config(const struct config *c, const char *path, const char *what);
 
+/* ctl_keep.c */
+int ctl_backup(const struct config *c);
+int ctl_verify(const struct config *c);
+
 #endif

@@ -379,15 +379,10 @@ static int record_repeat(struct keeper *k, const struct instance *in)
 	return store_add_event(k->store, in->study, k->now, EVENT_OBJECT, text);
 }
 
-/* Rename and row of one object; the caller commits. */
-static int keep_object(struct keeper *k, struct association *a)
+static void fill_instance(struct instance *ret, const struct ipc_object *o, uint64_t file, const char *host)
 {
-	const struct ipc_object *o = &a->stored;
-	struct instance in = { 0 };
-	bool duplicate = false;
-	int r;
+	struct instance in = { .file = file };
 
-	in.file = a->file;
 	(void)str_copy(in.sop_class, UID_MAX, o->sop_class);
 	(void)str_copy(in.sop_uid, UID_MAX, o->sop_uid);
 	(void)str_copy(in.study_uid, UID_MAX, o->study_uid);
@@ -395,12 +390,36 @@ static int keep_object(struct keeper *k, struct association *a)
 	(void)str_copy(in.syntax, UID_MAX, o->syntax);
 	(void)str_copy(in.calling_ae, AE_TITLE_MAX, o->calling_ae);
 	(void)str_copy(in.called_ae, AE_TITLE_MAX, o->called_ae);
-	(void)str_copy(in.peer, sizeof(in.peer), a->host);
+	(void)str_copy(in.peer, sizeof(in.peer), host);
 	memcpy(in.digest, o->digest, DIGEST_SIZE);
 	in.size = o->size;
+	in.state = o->analysed_class ? INSTANCE_READY : INSTANCE_ASIDE;
+	*ret = in;
+}
+
+int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, int64_t received)
+{
+	struct instance in;
+	bool duplicate = false;
+	int r;
+
+	fill_instance(&in, o, file, "");
+	in.received = received;
+	r = store_add_instance(k->store, &in, k->now + k->config->settle_max_ms, &duplicate);
+	return r == 0 && duplicate ? keep_one_copy(k, in.id, file) : r;
+}
+
+/* Rename and row of one object; the caller commits. */
+static int keep_object(struct keeper *k, struct association *a)
+{
+	const struct ipc_object *o = &a->stored;
+	struct instance in;
+	bool duplicate = false;
+	int r;
+
+	fill_instance(&in, o, a->file, a->host);
 	in.received = k->now;
 	in.due = k->now;
-	in.state = o->analysed_class ? INSTANCE_READY : INSTANCE_ASIDE;
 	r = spool_move(k->spool, a->file, SPOOL_INCOMING, SPOOL_OBJECTS);
 	if (r < 0)
 		return r;

@@ -41,6 +41,8 @@
 #define DELIVERY_WAIT_MAX_MS (25ll * 3600 * 1000)
 #define CLOCK_LEAP_MS (3600 * 1000)
 #define UPKEEP_MS 60000
+#define BACKUP_MS (3600 * 1000)
+#define FIRST_BACKUP_MS 60000
 #define UPKEEP_LOG_BYTES (1 << 20)
 #define PARKED_AGAIN_MS (24ll * 3600 * 1000)
 #define CLOCK_STEP_MS 5000 /* a wall clock set back by more is noticed */
@@ -270,6 +272,8 @@ static struct helper *helper_of(struct keeper *k, pid_t pid)
 		return &k->image;
 	if (k->export.pid == pid)
 		return &k->export;
+	if (k->maint.pid == pid)
+		return &k->maint;
 	if (k->trial.pid == pid)
 		return &k->trial;
 	for (i = 0; i < KEEPER_RETIRED_MAX; i++) {
@@ -297,6 +301,11 @@ static void reap(struct keeper *k)
 
 		if (h == NULL)
 			continue; /* one that we gave up before */
+		if (h == &k->maint) { /* done, or it has said itself why not */
+			h->pid = 0;
+			helper_ended(h, k->boot);
+			continue;
+		}
 		/* the receiver may be up first; without a model nothing of value would follow */
 		if (WIFEXITED(status) && WEXITSTATUS(status) == FATAL_CONFIG && h != &k->trial &&
 		    (!k->announced || !k->model.known))
@@ -640,6 +649,23 @@ static void throw_away(struct keeper *k)
 	(void)poll(NULL, 0, FULL_PAUSE_MS); /* haste makes no space */
 }
 
+/* An hourly copy of the database, by a process of its own. */
+static void start_backup(struct keeper *k)
+{
+	struct err e;
+
+	if (k->boot < k->backup_at || k->maint.pid > 0)
+		return;
+	k->backup_at = k->boot + BACKUP_MS;
+	helper_init(&k->maint, "carzerod-maint");
+	k->maint.argv[0] = "-c";
+	k->maint.argv[1] = k->config_path;
+	k->maint.argv[2] = "--";
+	k->maint.argv[3] = "backup";
+	if (helper_start(&k->maint, NULL, 0, k->boot, &e) < 0)
+		log_error("backup: %s; tried again in an hour", e.text);
+}
+
 static bool idle(const struct keeper *k)
 {
 	size_t i;
@@ -741,6 +767,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	start_helpers(k);
 	figures_publish(k);
 	upkeep(k);
+	start_backup(k);
 }
 
 static void tell_manager(struct keeper *k, int64_t *last)
@@ -786,6 +813,7 @@ static void stop(struct keeper *k)
 	helper_ended(&k->trial, k->boot);
 	helper_ended(&k->image, k->boot);
 	helper_ended(&k->export, k->boot);
+	helper_ended(&k->maint, k->boot);
 	for (i = 0; i < k->config->workers; i++)
 		helper_ended(&k->infer[i], k->boot);
 	for (i = 0; i < k->config->n_peers; i++)
@@ -831,6 +859,7 @@ int keeper_run(struct keeper *k)
 	init_helpers(k);
 	k->boot = clock_boot_ms();
 	k->clock_gap = clock_wall_ms() - k->boot;
+	k->backup_at = k->boot + FIRST_BACKUP_MS;
 	start_helpers(k);
 	while (!k->stopping) {
 		turn(k, t, signals, watchdog);

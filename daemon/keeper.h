@@ -141,6 +141,8 @@ struct keeper {
 	char site_text[37];
 	struct model_facts model;
 
+	struct helper maint;       /* works now and then, see backup_at */
+	int64_t backup_at;         /* boot ms */
 	struct helper receiver, image, export, infer[KEEPER_WORKERS_MAX];
 	struct helper retired[KEEPER_RETIRED_MAX]; /* receivers of before a reload, until their last association ends */
 	struct courier *courier;   /* [CONFIG_PEERS_MAX], config->n_peers used */
@@ -225,6 +227,8 @@ int64_t keeper_backoff_ms(int64_t base, int64_t cap, unsigned n);
 /* intake.c */
 void intake_listener(struct keeper *k, struct helper *receiver, const union ipc_message *m);
 void intake_receive(struct keeper *k, struct association *a);
+/* A row for a file in objects/ that has none; the caller commits. */
+int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, int64_t received);
 void intake_commit(struct keeper *k); /* one transaction for all that was stored in this turn, then the answers */
 void intake_ends(struct keeper *k); /* inside the turn's transaction */
 void intake_stop(struct keeper *k);
@@ -267,6 +271,7 @@ void delivery_forget(struct keeper *k);
 int64_t delivery_next(struct keeper *k);
 
 /* recovery.c */
+int recovery_open(struct keeper *k, const char *path, struct err *e); /* the store, or what a backup has of it */
 void recovery_run(struct keeper *k);
 void recovery_end(struct keeper *k); /* a clean one */
 void recovery_cleared(struct keeper *k, int64_t instance); /* no suspect any more */

@@ -6,11 +6,21 @@
  * takes the node down cannot take its neighbours with it, again and again.
  *
  * It reads names and rows, never the files themselves: ten thousand objects are a matter of a second.
+ * Only objects that no row names are read, by carzerod-maint: sealed ones whose digest is right are
+ * taken as if they had just come.  Either their sender was never answered, and its repeat will be known;
+ * or the database is older than the spool, and they are all that is left of a promise.
+ *
+ * A database that is not sound is renamed, and the newest good backup takes its place; without one,
+ * the spool alone makes a new one.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/failpoint.h"
@@ -21,6 +31,8 @@
 #include "daemon/notify.h"
 
 #define CHECK_TIME_MS 600000 /* what we ask the service manager for, to look over a large database */
+#define EXAMINE_MS 120000 /* to read one object */
+#define ADOPT_AT_ONCE 64
 #define AWAY_MS (30ll * 24 * 3600 * 1000)
 
 struct files { /* ids found in a box */
@@ -68,9 +80,90 @@ static int mark_named(uint64_t file, int64_t row, void *arg)
 	return 0;
 }
 
+/* ---- objects without a row ------------------------------------------------------------------------------ */
+
+static void start_examiner(struct keeper *k, struct helper *h)
+{
+	struct err e;
+
+	helper_init(h, "carzerod-maint");
+	h->argv[0] = "-c";
+	h->argv[1] = k->config_path;
+	h->argv[2] = "--";
+	h->argv[3] = "examine";
+	h->reach = (struct helper_reach){ .limited = true, .reads = { k->config_path } };
+	if (helper_start(h, NULL, 0, clock_boot_ms(), &e) < 0)
+		fatal(FATAL_TEMPORARY, "%s: objects without a row cannot be read", e.text);
+}
+
+static void stop_examiner(struct helper *h)
+{
+	pid_t pid = h->pid;
+
+	helper_ended(h, 0);
+	(void)waitpid(pid, NULL, 0);
+}
+
+/* What the file says of itself; false: it is not whole. */
+static bool examine(struct keeper *k, struct helper *h, uint64_t id, union ipc_message *ret, int64_t *ret_received)
+{
+	CLEANUP(close) int fd = spool_read(k->spool, SPOOL_OBJECTS, id);
+	struct pollfd p = { .fd = h->sock, .events = POLLIN };
+	int fds[IPC_FDS_MAX];
+	struct stat st;
+	size_t n = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return false;
+	*ret_received = (int64_t)st.st_mtim.tv_sec * 1000;
+	ipc_begin(ret, IPC_FILE, id);
+	if (ipc_send(h->sock, ret, &fd, 1) < 0 || poll(&p, 1, EXAMINE_MS) != 1 ||
+	    ipc_receive(h->sock, IPC_ASSOCIATION, ret, fds, &n) != 1 || ret->h.token != id) {
+		log_error("object file %016llx: the process that reads it died or was too slow", (unsigned long long)id);
+		stop_examiner(h);
+		start_examiner(k, h);
+		return false;
+	}
+	return ret->h.type == IPC_STORED;
+}
+
+static void adopt_or_set_aside(struct keeper *k, const struct reconcile *rec)
+{
+	unsigned adopted = 0, aside = 0;
+	union ipc_message m;
+	struct helper h;
+	int64_t received;
+
+	start_examiner(k, &h);
+	keeper_must(k, store_begin(k->store), "begin to adopt");
+	for (size_t i = 0; i < rec->files.n; i++) {
+		uint64_t id = rec->files.id[i];
+
+		if (rec->named[i])
+			continue;
+		if (examine(k, &h, id, &m, &received)) {
+			keeper_must(k, intake_adopt(k, &m.object, id, received), "adopt an object");
+			adopted++;
+		} else {
+			keeper_must(k, spool_move(k->spool, id, SPOOL_OBJECTS, SPOOL_QUARANTINE), "set aside an object");
+			aside++;
+		}
+		if ((adopted + aside) % ADOPT_AT_ONCE == 0) {
+			keeper_sync(k);
+			keeper_must(k, store_commit(k->store), "commit adopted objects");
+			keeper_must(k, store_begin(k->store), "begin to adopt");
+			notify_extend(EXAMINE_MS);
+		}
+	}
+	keeper_sync(k);
+	keeper_must(k, store_commit(k->store), "commit adopted objects");
+	stop_examiner(&h);
+	log_warning("recovery: %u objects without a row taken as received, %u that are not whole moved to quarantine/", adopted,
+		    aside);
+}
+
 /* The two invariants of schema.sql, checked: rows without files are alarms; files without rows were
- * never acknowledged.  Objects without a row go to quarantine/ all the same: after a database was
- * restored from a backup they may be all that is left.  Reports without a row are made again. */
+ * never acknowledged, or are newer than the database.  Reports without a row are made again. */
 static void reconcile(struct keeper *k, bool reports)
 {
 	enum spool_box box = reports ? SPOOL_REPORTS : SPOOL_OBJECTS;
@@ -89,13 +182,11 @@ static void reconcile(struct keeper *k, bool reports)
 		orphans++;
 		if (reports)
 			keeper_must(k, spool_remove(k->spool, box, rec.files.id[i]), "remove a report without a row");
-		else
-			keeper_must(k, spool_move(k->spool, rec.files.id[i], box, SPOOL_QUARANTINE),
-				    "set aside an object without a row");
 	}
-	if (orphans > 0)
-		log_warning("recovery: %u %s without a row %s", orphans, reports ? "reports" : "objects",
-			    reports ? "removed" : "moved to quarantine/ (never acknowledged, or the database is older than the spool)");
+	if (orphans > 0 && reports)
+		log_warning("recovery: %u reports without a row removed", orphans);
+	else if (orphans > 0)
+		adopt_or_set_aside(k, &rec);
 	k->lost_objects += rec.lost;
 	free(rec.files.id);
 	free(rec.named);
@@ -126,6 +217,48 @@ static void load_site(struct keeper *k)
 	keeper_must(k, r, "read this installation's UUID");
 	if (uuid_parse(k->site_text, k->site) < 0)
 		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
+}
+
+static int open_checked(struct keeper *k, const char *path, struct err *e)
+{
+	char running[2] = "";
+	int r = store_open(path, &k->store, e);
+
+	if (r < 0)
+		return r;
+	if (store_get_setting(k->store, "running", running, sizeof(running)) < 0 || strcmp(running, "1") != 0)
+		return 0;
+	notify_extend(CHECK_TIME_MS);
+	r = store_check(k->store);
+	if (r < 0) {
+		(void)err_set(e, r, "%s: %s", path, store_error(k->store));
+		store_close(k->store);
+		k->store = NULL;
+	}
+	return r;
+}
+
+int recovery_open(struct keeper *k, const char *path, struct err *e)
+{
+	char stamp[CLOCK_STAMP_MAX], folder[4096], name[64];
+	int r = open_checked(k, path, e);
+
+	if (r != -EUCLEAN)
+		return r;
+	log_error("%s: the database is damaged: it is moved aside and the newest good backup takes its place", e->text);
+	clock_stamp(clock_wall_ms(), stamp);
+	(void)snprintf(folder, sizeof(folder), "%s/backup", k->config->state_dir);
+	r = store_set_aside(path, stamp, e);
+	if (r < 0)
+		return r;
+	r = store_restore(path, folder, name, e);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r == 0)
+		log_warning("restored from %s: what came since is read from the spool", name);
+	else
+		log_warning("there is no good backup: the database is made anew from the spool");
+	return open_checked(k, path, e);
 }
 
 /* Whether the last run ended as it should; from here on this one has not. */
@@ -192,8 +325,6 @@ void recovery_cleared(struct keeper *k, int64_t instance)
 static void after_unclean_end(struct keeper *k)
 {
 	log_warning("recovery: the node did not stop by itself the last time");
-	notify_extend(CHECK_TIME_MS);
-	keeper_must(k, store_check(k->store), "look over the database");
 	find_suspects(k);
 }
 

@@ -106,24 +106,6 @@ const char *const syntaxes[] = {
 };
 #define UNCOMPRESSED 2 /* of them, at the head: for Verification */
 
-const char *const analysed_classes[] = {
-	UID_ComputedRadiographyImageStorage,
-	UID_DigitalXRayImageStorageForPresentation,
-	UID_DigitalXRayImageStorageForProcessing,
-	UID_SecondaryCaptureImageStorage,
-	/* of digitisers and gateways; one grey frame is an image like any other */
-	UID_MultiframeGrayscaleByteSecondaryCaptureImageStorage,
-	UID_MultiframeGrayscaleWordSecondaryCaptureImageStorage,
-};
-
-bool is_analysed(const char *sop_class)
-{
-	for (const char *c : analysed_classes)
-		if (strcmp(c, sop_class) == 0)
-			return true;
-	return false;
-}
-
 bool is_storage(const char *sop_class)
 {
 	return strncmp(sop_class, STORAGE_PREFIX, strlen(STORAGE_PREFIX)) == 0 && uid_valid(sop_class);
@@ -374,7 +356,7 @@ struct refusal begin_object(struct session *s, struct incoming *in, const struct
 	(void)str_copy(in->object.sop_class, UID_MAX, q->sop_class);
 	(void)str_copy(in->object.sop_uid, UID_MAX, q->sop_uid);
 	(void)str_copy(in->object.syntax, UID_MAX, context->syntax);
-	in->object.analysed_class = is_analysed(q->sop_class);
+	in->object.analysed_class = spooled_is_analysed(q->sop_class);
 	in->sniffer = sniffer_new(sniff_syntax_of(context->syntax));
 	if (in->sniffer == nullptr)
 		return disk_trouble(s, "memory", -ENOMEM);
@@ -689,7 +671,7 @@ void negotiate_context(struct session *s, const T_ASC_PresentationContext *p)
 
 	if (ours->syntax[0] != '\0')
 		return; /* the identifier a second time: the first stands */
-	if (!verification && !commitment && !is_analysed(p->abstractSyntax) &&
+	if (!verification && !commitment && !spooled_is_analysed(p->abstractSyntax) &&
 	    (s->policy->refuse_other_storage || !is_storage(p->abstractSyntax))) {
 		note_refused(s, p, false);
 		(void)ASC_refusePresentationContext(params, id, ASC_P_ABSTRACTSYNTAXNOTSUPPORTED);

@@ -31,6 +31,9 @@ int spooled_begin(int fd, const struct spooled *head, struct spooled_place *ret)
 int spooled_seal(int fd, const struct spooled_place *place, uint64_t size,
 		 const uint8_t digest[DIGEST_SIZE]);
 
+/* Whether objects of this class are analysed: CR, DX, grey Secondary Capture.  Others are set aside. */
+bool spooled_is_analysed(const char *sop_class);
+
 /* The File Meta of any Part 10 file in memory: class, instance, syntax and the data set's offset.
  * -EBADMSG. */
 int part10_head(const void *file, size_t n, struct spooled *ret);

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 #include <sys/file.h>
@@ -599,6 +600,21 @@ static int migrate(struct store *s, int64_t version, const char *path, struct er
 	return 0;
 }
 
+/* A program that turns out bad can be followed by the one before only with the database of before. */
+static int backup_before(const char *path, int64_t version, struct err *e)
+{
+	CLEANUP(free) char *copy = xstrdup(path);
+	CLEANUP(free) char *folder = NULL;
+	char stamp[32];
+
+	if (version == 0 || version == SCHEMA_VERSION)
+		return 0;
+	if (asprintf(&folder, "%s/backup", dirname(copy)) < 0)
+		abort(); /* as xcalloc */
+	(void)snprintf(stamp, sizeof(stamp), "schema-%lld", (long long)version);
+	return store_backup(path, folder, stamp, UINT_MAX, e);
+}
+
 static struct store *store_new(void)
 {
 	struct store *s = xcalloc(1, sizeof(*s));
@@ -635,6 +651,9 @@ int store_open(const char *path, struct store **ret, struct err *e)
 	if (r < 0)
 		return told(s, r, path, e);
 	r = check_version(s, path, &version, e);
+	if (r < 0)
+		return r;
+	r = backup_before(path, version, e);
 	if (r < 0)
 		return r;
 	r = set_wal(s); /* the first thing that changes the file: it is ours now */

@@ -44,6 +44,14 @@ int store_open(const char *path, struct store **ret, struct err *e);   /* create
 int store_open_reader(const char *path, struct store **ret, struct err *e); /* never writes, never checkpoints */
 void store_close(struct store *s); /* NULL allowed; checkpoints a writer */
 
+/* A checked copy of the database at `path`, of one moment, as FOLDER/carzerod-STAMP.db; the newest `keep` of those whose
+ * stamp begins with a digit stay.  Holds no writer up. */
+int store_backup(const char *path, const char *folder, const char *stamp, unsigned keep, struct err *e);
+/* A broken database and its log get other names, with the stamp in them. */
+int store_set_aside(const char *path, const char *stamp, struct err *e);
+/* The newest good backup as the database, where there is none now; its name in ret.  -ENOENT: there is none. */
+int store_restore(const char *path, const char *folder, char ret[64], struct err *e);
+
 int store_begin(struct store *s);
 int store_commit(struct store *s);
 void store_rollback(struct store *s);
@@ -384,8 +392,11 @@ int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delive
 /* The instance that names this spool file, or -ENOENT. */
 int store_find_file(struct store *s, uint64_t file, int64_t *ret_instance);
 int store_find_report_file(struct store *s, uint64_t file, int64_t *ret_report);
-/* Calls each for the file of every instance row (objects) or report row, until it returns non-zero. */
+/* Calls each for the file of every instance row (objects; not those that have expired) or report row, until it returns non-zero. */
 int store_each_file(struct store *s, bool reports, int (*each)(uint64_t file, int64_t row, void *arg), void *arg);
+/* The same with the digest that the row has (of an object's data set, of a whole report). */
+int store_each_digest(struct store *s, bool reports,
+		      int (*each)(uint64_t file, int64_t row, const uint8_t digest[DIGEST_SIZE], void *arg), void *arg);
 /* Earliest moment at which store_claim_instance / store_next_study / store_next_delivery could find something; INT64_MAX: never. */
 int store_next_due(struct store *s, int64_t *ret_instance, int64_t *ret_study, int64_t *ret_delivery);
 

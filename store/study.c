@@ -502,13 +502,34 @@ int store_find_report_file(struct store *s, uint64_t file, int64_t *ret_report)
 int store_each_file(struct store *s, bool reports, int (*each)(uint64_t file, int64_t row, void *arg), void *arg)
 {
 	CLEANUP(query) struct query q = query_on(s, reports ? "SELECT file, id FROM report" :
-							      "SELECT file, id FROM instance");
+							      "SELECT file, id FROM instance WHERE kept = 1");
 	uint64_t file;
 	int r;
 
 	while ((r = query_step(&q)) > 0) {
 		file = (uint64_t)query_int(&q);
 		r = each(file, query_int(&q), arg);
+		if (r != 0)
+			return r;
+	}
+	return r;
+}
+
+int store_each_digest(struct store *s, bool reports,
+		      int (*each)(uint64_t file, int64_t row, const uint8_t digest[DIGEST_SIZE], void *arg), void *arg)
+{
+	CLEANUP(query) struct query q = query_on(s, reports ? "SELECT file, id, digest FROM report" :
+							      "SELECT file, id, digest FROM instance WHERE kept = 1");
+	uint8_t digest[DIGEST_SIZE];
+	uint64_t file;
+	int64_t row;
+	int r;
+
+	while ((r = query_step(&q)) > 0) {
+		file = (uint64_t)query_int(&q);
+		row = query_int(&q);
+		query_digest(&q, digest);
+		r = each(file, row, digest, arg);
 		if (r != 0)
 			return r;
 	}

@@ -50,6 +50,50 @@ log_has "1 parked studies are tried again"
 ok $? "a parked study is tried again"
 check "and done" wait_for 10 nothing_waits
 
+# ---- files and rows that do not fit ------------------------------------------------------------------------------
+check "verify finds all files as they were stored" ctl verify
+object=$(find "$work/state/spool/objects" -type f | head -n 1)
+cp -p "$object" "$work/object"
+printf x | dd of="$object" bs=1 seek=$(($(stat -c %s "$object") - 100)) conv=notrunc 2>/dev/null
+ctl verify >"$work/verify.txt"
+is $? 1 "a byte that changed"
+check "is found" grep -q "bytes have changed" "$work/verify.txt"
+cp -p "$work/object" "$object"
+
+# rows that are lost: as after a crash between rename and COMMIT, or with a database older than the spool
+kill_node
+gone=$(db "SELECT sop_uid FROM instance WHERE id = 4")
+db "PRAGMA foreign_keys = OFF; DELETE FROM score WHERE instance = 4; DELETE FROM instance WHERE id = 4"
+mkdir -p "$work/state/spool/objects/00"
+head -c 5000 "$work/object" >"$work/state/spool/objects/00/0012345678abcdef"
+start_node
+check "an object without a row is taken as received" wait_for 20 log_has "1 objects without a row taken as received, 1 that are not whole"
+is "$(db "SELECT count(*) FROM instance WHERE sop_uid = '$gone'")" 1 "and has a row again"
+is "$(ls "$work/state/spool/quarantine")" 0012345678abcdef "half an object is set aside"
+check "nothing waits" wait_for 30 nothing_waits
+send MODALITY "$work/4.dcm"
+is "$(db "SELECT repeats FROM instance WHERE sop_uid = '$gone'")" 1 "its sender's repeat is known"
+
+# ---- a damaged database ------------------------------------------------------------------------------------------
+check "backup" ctl backup
+is "$(sqlite3 "$(ctl backup)" 'PRAGMA integrity_check')" ok "which is whole"
+phantom --seed 5 --size 256x256 -o "$work/5.dcm"
+send MODALITY "$work/5.dcm"
+is $? 0 "a film after the backup"
+check "is reported" wait_for 30 archive_has 5
+stop_node
+printf 'this is not a database' | dd of="$work/state/carzerod.db" conv=notrunc 2>/dev/null
+start_node
+ok $? "with a damaged database the node starts"
+log_has "restored from carzerod-20"
+ok $? "from the newest backup"
+ls "$work/state" | grep -q 'carzerod.db-damaged'
+ok $? "the damaged one is kept"
+newest=$(tag "$work/5.dcm" 0008,0018 | sed 's/[^0-9.]//g')
+is "$(db "SELECT count(*) FROM instance WHERE sop_uid = '$newest'")" 1 "the film that came after the backup is there"
+check "nothing waits" wait_for 40 nothing_waits
+is "$(ctl --json status | sed -n 's/.*"lost_objects": \([0-9]*\).*/\1/p')" 0 "no object is lost"
+
 # ---- many objects -----------------------------------------------------------------------------------------------
 many=1000
 [ "${CHECK_LONG:-no}" = yes ] && many=10000

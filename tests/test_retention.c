@@ -52,6 +52,13 @@ static void deliver(struct store *s, int64_t finished)
 		ok(false, "delivered: %s", store_error(s));
 }
 
+static int see_none(uint64_t file, int64_t row, void *arg)
+{
+	(void)arg;
+	ok(false, "file %llu of row %lld", (unsigned long long)file, (long long)row);
+	return 0;
+}
+
 /* One study from its delivery to its end. */
 static void test_life(void)
 {
@@ -77,6 +84,7 @@ static void test_life(void)
 	is_int(doomed_of(s, SPOOL_OBJECTS, in.file), 1, "its file is doomed");
 	is_int(expire(s, &images_only, 9), 0, "once");
 	is_int(store_instance_file(s, in.id, &file), -ENODATA, "the file cannot be asked for");
+	is_int(store_each_file(s, false, see_none, NULL), 0, "it is not looked for at the start");
 	is_int(store_requeue_instance(s, in.id, 0), -ENODATA, "nor analysed again");
 	ok(is_sound(s), "the database is sound");
 

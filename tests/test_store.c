@@ -5,6 +5,7 @@
  * (store-private.h): which plan SQLite chose for each statement, and how many steps a claim takes
  * among few rows and among many.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -283,6 +284,12 @@ static int see(uint64_t file, int64_t id, void *arg)
 	return seen->n == seen->stop_at ? 42 : 0;
 }
 
+static int see_digest(uint64_t file, int64_t id, const uint8_t digest[DIGEST_SIZE], void *arg)
+{
+	(void)arg;
+	return file == 0 || id == 0 || digest[0] == 0 ? -EINVAL : 0;
+}
+
 static void test_each_file(void)
 {
 	struct store *s = open_fresh("files");
@@ -496,10 +503,12 @@ static const char step_1[] =
 /* A database as the first release left it, with rows of every sort. */
 static void test_migrate(void)
 {
+	char before[PATH_SIZE + 64];
 	struct event e[4];
 	struct store *s;
 	size_t n = 0;
 
+	(void)snprintf(before, sizeof(before), "%s/backup/carzerod-schema-1.db", dir);
 	(void)snprintf(path, sizeof(path), "%s/step1.db", dir);
 	damage(step_1);
 	damage("PRAGMA user_version = 1; PRAGMA application_id = 1668965424; PRAGMA journal_mode = WAL");
@@ -510,6 +519,7 @@ static void test_migrate(void)
 	       "INSERT INTO delivery (study, revision, kind, destination, state, created) VALUES (7, 1, 'SR', 'PACS', 0, 1)");
 	s = open_again();
 	is_int(number(s, "PRAGMA user_version"), 2, "a database of step 1 is brought up");
+	ok(access(before, R_OK) == 0, "after a copy of it was made");
 	is_int(number(s, "SELECT count(*) FROM instance JOIN study ON study.id = instance.study JOIN delivery USING (study)"), 1,
 	       "its rows stay");
 	ok(is_sound(s), "the database is sound");
@@ -590,6 +600,68 @@ static void test_events(void)
 	store_close(s);
 }
 
+/* ---- backup --------------------------------------------------------------------------------- */
+
+static unsigned backups(void)
+{
+	char name[PATH_SIZE + 32];
+	struct dirent *entry;
+	unsigned n = 0;
+	DIR *d;
+
+	(void)snprintf(name, sizeof(name), "%s/backups", dir);
+	d = opendir(name);
+	while (d != NULL && (entry = readdir(d)) != NULL)
+		n += strncmp(entry->d_name, "carzerod-2", 10) == 0;
+	if (d != NULL)
+		(void)closedir(d);
+	return n;
+}
+
+static void test_backup(void)
+{
+	struct store *s = open_fresh("backup");
+	char folder[PATH_SIZE + 32], name[64], stamp[16];
+	struct err e = { "" };
+	int fd;
+
+	(void)snprintf(folder, sizeof(folder), "%s/backups", dir);
+	is_int(store_restore(path, folder, name, &e), -ENOENT, "no backup yet");
+	for (unsigned i = 1; i <= 5; i++) {
+		(void)add(s, i, i);
+		(void)snprintf(stamp, sizeof(stamp), "2026-%02u", i);
+		is_int(store_begin(s), 0, "while the writer writes");
+		(void)add(s, 100 + i, 100 + i);
+		is_int(store_backup(path, folder, stamp, 3, &e), 0, "a backup: %s", e.text);
+		is_int(store_commit(s), 0, "and goes on");
+	}
+	is_int(backups(), 3, "the newest three are kept");
+	(void)snprintf(name, sizeof(name), "schema-1");
+	is_int(store_backup(path, folder, name, 3, &e), 0, "one of a migration");
+	is_int(backups(), 3, "is apart");
+	store_close(s);
+
+	/* the newest backup is damaged, and the database too */
+	(void)snprintf(folder + strlen(folder), 32, "/carzerod-2026-05.db");
+	fd = open(folder, O_WRONLY | O_CLOEXEC);
+	ok(fd >= 0 && pwrite_full(fd, "damage", 6, 4096) == 0, "a page of the newest backup is damaged");
+	(void)close(fd);
+	*strrchr(folder, '/') = '\0';
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ok(fd >= 0 && pwrite_full(fd, "damage damage damage", 20, 0) == 0, "the head of the database too");
+	(void)close(fd);
+	s = NULL;
+	is_int(store_open(path, &s, &e), -EUCLEAN, "it does not open");
+	is_int(store_set_aside(path, "now", &e), 0, "it is set aside");
+	is_int(store_restore(path, folder, name, &e), 0, "and the newest good backup put in its place: %s", e.text);
+	is_str(name, "carzerod-2026-04.db", "which is the one before");
+	s = open_again();
+	is_int(number(s, "SELECT count(*) FROM instance"), 7, "with what had been committed then");
+	ok(is_sound(s), "it is sound");
+	store_close(s);
+	ok(access(path, R_OK) == 0, "and stays");
+}
+
 /* ---- plans ---------------------------------------------------------------------------------- */
 
 /* Calls everything once, so that every statement is in the cache. */
@@ -664,6 +736,8 @@ static void tour(struct store *s)
 	bad += store_counts(s, &c) < 0;
 	bad += store_release(s, 1) < 0;
 	bad += store_check(s) < 0;
+	bad += store_each_digest(s, false, see_digest, NULL) < 0;
+	bad += store_each_digest(s, true, see_digest, NULL) < 0;
 	bad += store_list_claimed(s, &id, 1, &n) < 0;
 	bad += store_retry_parked(s, 1, 1, &flushed) < 0;
 	bad += store_adopt_file(s, in.id, 5, 1) < 0;
@@ -681,7 +755,7 @@ static void tour(struct store *s)
 static bool may_scan(const char *sql)
 {
 	static const char *const starts[] = {
-		"SELECT file, id FROM", "SELECT count(*) FROM sqlite_schema", "DELETE FROM refused WHERE EXISTS",
+		"SELECT file, id FROM", "SELECT file, id, digest FROM", "SELECT count(*) FROM sqlite_schema", "DELETE FROM refused WHERE EXISTS",
 		"INSERT INTO report",
 		/* the front of an index, whatever its length */
 		"SELECT id, quiet FROM study INDEXED BY study_", "SELECT box, file FROM doomed LIMIT",
@@ -831,6 +905,7 @@ int main(void)
 	test_migrate();
 	test_older_scores();
 	test_events();
+	test_backup();
 	test_plans();
 	return done();
 }
