@@ -16,6 +16,7 @@
 
 #include "daemon/config.h"
 #include "daemon/findings.h"
+#include "daemon/helper.h"
 #include "daemon/keeper.h"
 #include "daemon/landlock.h"
 #include "daemon/notify.h"
@@ -53,6 +54,25 @@ static void check_tls(const struct config *c, const char *path)
 		exit(FATAL_CONFIG); /* its line says why */
 }
 
+/* By the process that will draw: this one knows nothing of fonts.  Returns its exit code. */
+static int check_fonts(const char *path)
+{
+	char program[4096];
+	int status;
+	pid_t pid;
+
+	(void)snprintf(program, sizeof(program), "%s/carzerod-image", helper_folder());
+	(void)fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		(void)execl(program, "carzerod-image", "-k", "-c", path, (char *)NULL);
+		_exit(FATAL_OS);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) == FATAL_OS)
+		fatal(FATAL_OS, "%s: cannot be run: are all of carzerod's programs installed?", program);
+	return WEXITSTATUS(status);
+}
+
 static int check_config(const char *path)
 {
 	struct findings *findings;
@@ -75,7 +95,7 @@ static int check_config(const char *path)
 	free(text);
 	findings_free(findings);
 	config_free(config);
-	return 0;
+	return check_fonts(path);
 }
 
 static void warn_about(const struct config *c)

@@ -42,6 +42,7 @@ static const char *const gate_names[] = { "tags", "off", NULL };
 static const char *const other_storage_names[] = { "aside", "refuse", NULL };
 static const char *const commitment_names[] = { "none", "same", "new", NULL };
 static const char *const sr_class_names[] = { "enhanced", "comprehensive", "comprehensive-3d", NULL };
+static const char *const object_names[] = { "sr", "sc", "gsps", "pdf", NULL };
 
 const char *recipe_name(enum recipe r)
 {
@@ -56,6 +57,22 @@ const char *precision_name(enum precision p)
 const char *sr_class_name(enum sr_class c)
 {
 	return sr_class_names[c];
+}
+
+const char *object_name(enum result_object o)
+{
+	return object_names[o];
+}
+
+const char *object_class_uid(enum result_object o)
+{
+	static const char *const uid[OBJECT_COUNT] = {
+		[OBJECT_SC] = "1.2.840.10008.5.1.4.1.1.7",
+		[OBJECT_GSPS] = "1.2.840.10008.5.1.4.1.1.11.1",
+		[OBJECT_PDF] = "1.2.840.10008.5.1.4.1.1.104.1",
+	};
+
+	return uid[o];
 }
 
 const char *sr_class_uid(enum sr_class c)
@@ -462,6 +479,29 @@ static int read_sr_classes(struct yaml_node *n, const struct yaml_key *k, void *
 	return 0;
 }
 
+static int read_objects(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct peer *p = field;
+	struct yaml_node *item;
+	int r;
+
+	r = yaml_want_list(n, k);
+	if (r < 0)
+		return r;
+	memset(p->objects, 0, sizeof(p->objects));
+	for (item = n->first; item != NULL; item = item->next) {
+		enum result_object object;
+
+		r = yaml_read_name(item, k, &object);
+		if (r < 0)
+			return r;
+		if (p->objects[object])
+			return yaml_error(item, -EBADMSG, "'%s' stands in the list twice", object_name(object));
+		p->objects[object] = true;
+	}
+	return 0;
+}
+
 static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, ae_title, read_ae, .required = true),
 	YAML_KEY(struct peer, host, read_host, .required = true),
@@ -471,6 +511,7 @@ static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, commitment, yaml_read_name, .names = commitment_names),
 	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT,
 	  .names = sr_class_names },
+	{ .name = "objects", .read = read_objects, .min = 1, .max = OBJECT_COUNT, .names = object_names },
 };
 
 static int read_peers(struct yaml_node *n, const struct yaml_key *k, void *field)
@@ -478,6 +519,7 @@ static int read_peers(struct yaml_node *n, const struct yaml_key *k, void *field
 	static const struct peer defaults = {
 		.sr_classes = { SR_COMPREHENSIVE, SR_ENHANCED, SR_COMPREHENSIVE_3D },
 		.n_sr_classes = SR_CLASS_COUNT,
+		.objects = { [OBJECT_SR] = true, [OBJECT_SC] = true },
 	};
 	struct config *c = field;
 	struct yaml_node *item;
@@ -968,6 +1010,18 @@ const struct peer *config_peer(const struct config *c, const char *ae_title)
 		if (strcmp(c->peers[i].ae_title, ae_title) == 0)
 			return &c->peers[i];
 	return NULL;
+}
+
+size_t config_classes(const struct peer *p, const char *ret[CONFIG_CLASSES_MAX])
+{
+	size_t n = 0, i;
+
+	for (i = 0; p->objects[OBJECT_SR] && i < p->n_sr_classes; i++)
+		ret[n++] = sr_class_uid(p->sr_classes[i]);
+	for (i = OBJECT_SC; i < OBJECT_COUNT; i++)
+		if (p->objects[i])
+			ret[n++] = object_class_uid((enum result_object)i);
+	return n;
 }
 
 static bool network_has(const struct network *net, const struct in6_addr *a)

@@ -29,6 +29,7 @@
 #define CONFIG_DEFAULT_PATH "/etc/carzerod/carzerod.yaml"
 
 enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
+enum result_object { OBJECT_SR = 0, OBJECT_SC = 1, OBJECT_GSPS = 2, OBJECT_PDF = 3, OBJECT_COUNT = 4 };
 enum recipe { RECIPE_WINDOW, RECIPE_MIMIC };
 enum precision { PRECISION_F32, PRECISION_BF16 };
 /* Where numbers of a report come from: the image, or a region that is all of it (OHIF needs one to show them). */
@@ -64,6 +65,7 @@ struct peer { /* whom we may send to */
 	enum commitment_mode commitment;
 	enum sr_class sr_classes[SR_CLASS_COUNT]; /* order of preference; default comprehensive, enhanced, comprehensive-3d */
 	size_t n_sr_classes;
+	bool objects[OBJECT_COUNT]; /* what it is sent; default sr and sc */
 };
 
 struct tls_config {
@@ -160,5 +162,10 @@ const char *recipe_name(enum recipe r);       /* "window", "mimic" */
 const char *precision_name(enum precision p); /* "f32", "bf16" */
 const char *sr_class_name(enum sr_class c);   /* "enhanced", "comprehensive", "comprehensive-3d" */
 const char *sr_class_uid(enum sr_class c);
+const char *object_name(enum result_object o); /* "sr", "sc", "gsps", "pdf" */
+const char *object_class_uid(enum result_object o); /* NULL for a report, which has classes to choose from */
+/* Every SOP class that this peer may be sent; returns how many. */
+#define CONFIG_CLASSES_MAX (SR_CLASS_COUNT + OBJECT_COUNT - 1)
+size_t config_classes(const struct peer *p, const char *ret[CONFIG_CLASSES_MAX]);
 
 #endif

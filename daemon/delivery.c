@@ -6,7 +6,8 @@
  *	unreachable, transient rejection      the destination rests (5 s doubling to 60 s, one probe at
  *	                                      a time); on the first success all that waits is due at once
  *	A7xx, 0110                            this delivery backs off (15 s doubling to 15 min)
- *	no context, 0122                      parked: the peer takes none of what we prepared
+ *	no context, 0122                      parked: the peer takes none of this; for 72 h when it may take
+ *	                                      or took another object of the same study
  *	A9xx, Cxxx, 0124, permanent rejection three tries, then parked and told to the operator
  * Parked is never deleted and is tried again every day and on `carzeroctl flush`.  One
  * destination's trouble is never another's.
@@ -30,7 +31,9 @@
 #define REFUSED_BASE_MS 15000
 #define REFUSED_CAP_MS 900000
 #define PARKED_AGAIN_MS (24ll * 3600 * 1000)
+#define NOT_TAKEN_AGAIN_MS (72ll * 3600 * 1000)
 #define PERMANENT_TRIES 3
+#define DELIVERIES_LOOKED_AT 256 /* of one study, for what else a destination takes */
 #define DNS_PORT 53 /* a long answer comes by TCP */
 #define SEND_TIME_MS 660000 /* connect, negotiate, store: the sender's own limits (scu.cc) end earlier */
 
@@ -115,6 +118,10 @@ static size_t order_reports(const struct courier *c, const struct report *all, s
 {
 	size_t found = 0, i, j;
 
+	if (strcmp(c->delivery.kind, "SR") != 0) { /* the others have one class each */
+		memcpy(ret, all, n * sizeof(*ret));
+		return n;
+	}
 	for (i = 0; i < c->peer->n_sr_classes; i++) {
 		for (j = 0; j < n; j++) {
 			if (strcmp(all[j].sop_class, sr_class_uid(c->peer->sr_classes[i])) != 0)
@@ -143,14 +150,49 @@ static void record(struct keeper *k, const struct courier *c, int status, const 
 		     why[0] != '\0' ? ": " : "", why);
 }
 
-static void park(struct keeper *k, struct courier *c, int status, const char *why)
+static void park_for(struct keeper *k, struct courier *c, int64_t pause, int status, const char *why)
 {
 	record(k, c, status, "parked", why);
-	log_error("delivery=%lld to=\"%s\" parked: %s; tried again tomorrow, or now with carzeroctl flush",
-		  (long long)c->delivery.id, c->peer->ae_title, why);
-	keeper_must(k, store_park_delivery(k->store, &c->delivery, k->now + PARKED_AGAIN_MS, status, why),
+	keeper_must(k, store_park_delivery(k->store, &c->delivery, k->now + pause, status, why),
 		    "park a delivery");
 	c->busy = false;
+}
+
+static void park(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	log_error("delivery=%lld to=\"%s\" parked: %s; tried again tomorrow, or now with carzeroctl flush",
+		  (long long)c->delivery.id, c->peer->ae_title, why);
+	park_for(k, c, PARKED_AGAIN_MS, status, why);
+}
+
+/* Whether the destination took, or may still take, something else of the same revision. */
+static bool takes_another(struct keeper *k, const struct courier *c)
+{
+	struct delivery all[DELIVERIES_LOOKED_AT];
+	size_t n = 0, i;
+	int r = store_study_deliveries(k->store, c->delivery.study, all, ARRAY_SIZE(all), &n);
+
+	if (r != -E2BIG)
+		keeper_must(k, r, "list the deliveries of a study");
+	for (i = 0; i < n && i < ARRAY_SIZE(all); i++) {
+		if (all[i].id != c->delivery.id && all[i].revision == c->delivery.revision &&
+		    all[i].state != DELIVERY_PARKED && strcmp(all[i].destination, c->delivery.destination) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Negotiation has decided.  Who takes one object and not another is content for now; who takes none is
+ * somebody's mistake. */
+static void not_taken(struct keeper *k, struct courier *c, int status, const char *why)
+{
+	if (!takes_another(k, c)) {
+		park(k, c, status, why);
+		return;
+	}
+	log_warning("delivery=%lld to=\"%s\" not taken: %s; tried again in 72 h, or now with carzeroctl flush; `objects` of "
+		    "this peer can leave it out", (long long)c->delivery.id, c->peer->ae_title, why);
+	park_for(k, c, NOT_TAKEN_AGAIN_MS, status, why);
 }
 
 static void refused(struct keeper *k, struct courier *c, int status, const char *why, bool permanent);
@@ -167,7 +209,7 @@ static void offer(struct keeper *k, struct courier *c)
 	c->busy = true;
 	c->n_reports = order_reports(c, all, n, c->report);
 	if (c->n_reports == 0) {
-		park(k, c, -1, "no report in a class that this peer's sr_classes names");
+		park(k, c, -1, "nothing prepared that this peer's objects and sr_classes name");
 		return;
 	}
 	c->ticket = ++k->ticket;
@@ -365,7 +407,7 @@ static void class_refused(struct keeper *k, struct courier *c, int status, const
 		keeper_must(k, r, "take a choice back");
 	keeper_must(k, store_delivery_reports(k->store, &c->delivery, left, ARRAY_SIZE(left), &n), "list the reports of a delivery");
 	if (n == 0) {
-		park(k, c, status, why);
+		not_taken(k, c, status, why);
 		return;
 	}
 	record(k, c, status, "refused in this class", why);
@@ -413,7 +455,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 		refused(k, c, -1, why, true);
 		return;
 	case SCU_NO_CONTEXT:
-		park(k, c, -1, why);
+		not_taken(k, c, -1, why);
 		return;
 	case SCU_UNREACHABLE:
 	case SCU_REJECTED_TRANSIENT:

@@ -705,6 +705,13 @@ double finding_probability(const struct finding *f, float logit, const char *fam
 	return 1 / (1 + exp(-(c->a * (double)logit + c->b)));
 }
 
+double finding_absent_below(const struct finding *f)
+{
+	const struct operating_points *p = &f->points;
+
+	return p->has_lo && p->lo_sensitivity >= ABSENT_SENSITIVITY ? p->lo : (double)NAN;
+}
+
 enum decision finding_decide(const struct finding *f, double probability)
 {
 	const struct operating_points *p = &f->points;
@@ -713,7 +720,7 @@ enum decision finding_decide(const struct finding *f, double probability)
 		return DECISION_NONE;
 	if (p->has_hi && probability >= p->hi)
 		return DECISION_PRESENT;
-	if (p->has_lo && probability < p->lo && p->lo_sensitivity >= ABSENT_SENSITIVITY)
+	if (probability < finding_absent_below(f))
 		return DECISION_ABSENT;
 	return DECISION_UNDETERMINED; /* calibrated, but nothing justifies more */
 }

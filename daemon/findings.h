@@ -101,6 +101,8 @@ double finding_probability(const struct finding *f, float logit, const char *fam
 			   const char *recipe, const char *precision);
 /* A calibrated finding without points, or with points that justify nothing, is Undetermined. */
 enum decision finding_decide(const struct finding *f, double probability);
+/* The probability below which Absent is said; NAN when it never is. */
+double finding_absent_below(const struct finding *f);
 const char *decision_name(enum decision d); /* "-", "absent", "undetermined", "present" */
 
 #endif

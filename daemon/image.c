@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,8 @@
 
 #include "dicom/dicom.h"
 #include "dicom/image.h"
+#include "dicom/page.h"
+#include "dicom/sc.h"
 #include "dicom/scp.h"
 #include "dicom/sr.h"
 
@@ -54,6 +57,7 @@
 #define DISCLAIMER                                                                                 \
 	"AI result, not verified by a physician. Not a medical device. For research and quality "  \
 	"assurance; do not base a decision on it."
+#define PAGE_TEXTS (FINDINGS_MAX + 8)
 
 struct job {
 	pid_t pid; /* 0: free */
@@ -129,10 +133,9 @@ static void make_square(const struct config *config, struct dicom_image *image, 
 		fatal(FATAL_IO, "square: %s", strerror(-r));
 }
 
-static void decode(const struct config *config, const struct ipc_decode *job, const int *fds,
-		   struct ipc_decoded *d)
+static struct dicom_limits limits_of(const struct config *config)
 {
-	const struct dicom_limits limits = {
+	return (struct dicom_limits){
 		.side = config->limits.image_side,
 		.pixels = config->limits.image_pixels,
 		.min_side = MIN_IMAGE_SIDE,
@@ -140,6 +143,12 @@ static void decode(const struct config *config, const struct ipc_decode *job, co
 		.items = SEQUENCE_ITEMS_MAX,
 		.fragments = FRAGMENTS_MAX,
 	};
+}
+
+static void decode(const struct config *config, const struct ipc_decode *job, const int *fds,
+		   struct ipc_decoded *d)
+{
+	const struct dicom_limits limits = limits_of(config);
 	const struct gate_rules rules = {
 		.check_view = config->gate != GATE_OFF,
 		.min_age = config->min_age,
@@ -184,24 +193,23 @@ static void decode(const struct config *config, const struct ipc_decode *job, co
 /* ---- compose, in the child ------------------------------------------------------------------------ */
 
 struct report_job {
-	const struct ipc_report *report;
+	const struct ipc_compose *m;
 	const struct ipc_report_image *images;
 };
 
-static int map_report(int fd, uint32_t n_images, struct report_job *ret)
+static int map_images(int fd, const struct ipc_compose *m, struct report_job *ret)
 {
-	size_t n = sizeof(struct ipc_report) + n_images * sizeof(struct ipc_report_image);
+	size_t n = m->n_images * sizeof(struct ipc_report_image);
 	struct stat st;
-	char *p;
+	void *p;
 
 	if (fstat(fd, &st) < 0 || st.st_size != (off_t)n)
 		return -EPROTO;
 	p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
-	ret->report = (const struct ipc_report *)(const void *)p;
-	ret->images = (const struct ipc_report_image *)(const void *)(p + sizeof(struct ipc_report));
-	return ret->report->n_images == n_images ? 0 : -EPROTO;
+	*ret = (struct report_job){ m, p };
+	return 0;
 }
 
 /* What a reader needs to judge a score, one parameter a line (TID 4019 row 3). */
@@ -212,11 +220,11 @@ static char *parameters_of(const struct finding *f, bool calibrated)
 	size_t size = 2048, n = 0;
 
 	if (!calibrated) {
-		(void)snprintf(text, size, "calibrated=no\nscore=raw logit");
+		(void)snprintf(text, size, "score=raw logit");
 		return text;
 	}
-	n += (size_t)snprintf(text + n, size - n, "calibrated=yes\ncalibration=%.400s\nprevalence=%.4f",
-			      f->calibration.origin, f->calibration.prevalence);
+	n += (size_t)snprintf(text + n, size - n, "calibration=%.400s\nprevalence=%.4f", f->calibration.origin,
+			      f->calibration.prevalence);
 	if (p->has_lo && n < size)
 		n += (size_t)snprintf(text + n, size - n, "\nabsent_below=%.4f sensitivity=%.3f", p->lo,
 				      p->lo_sensitivity);
@@ -232,7 +240,7 @@ static bool any_calibrated(const struct report_job *job, size_t finding)
 {
 	uint32_t i;
 
-	for (i = 0; i < job->report->n_images; i++) {
+	for (i = 0; i < job->m->n_images; i++) {
 		if (job->images[i].analysed && finding < job->images[i].n_scores &&
 		    job->images[i].score[finding].decision != DECISION_NONE)
 			return true;
@@ -256,6 +264,8 @@ static struct sr_finding *findings_for_report(const struct findings *list, const
 				  strcmp(from->name, from->own_name) == 0 ? from->code.meaning : from->name },
 			.has_site = from->has_site,
 			.site = { from->site.value, from->site.scheme, from->site.meaning },
+			.absent_below = finding_absent_below(from),
+			.present_from = from->points.has_hi ? from->points.hi : (double)NAN,
 			.parameters = parameters_of(from, any_calibrated(job, i)),
 		};
 	}
@@ -269,7 +279,7 @@ static int images_for_report(const struct config *config, const struct report_jo
 	uint8_t digest[DIGEST_SIZE];
 	uint32_t i, k;
 
-	for (i = 0; i < job->report->n_images; i++) {
+	for (i = 0; i < job->m->n_images; i++) {
 		const struct ipc_report_image *from = &job->images[i];
 		struct sr_score *scores = xcalloc(list->n, sizeof(*scores));
 		struct mapped object;
@@ -298,11 +308,79 @@ static int images_for_report(const struct config *config, const struct report_jo
 	return 0;
 }
 
+/* The decoder's limits and the way from the square back to the film: `decode` went the same way. */
+static int picture_of(const struct config *config, const struct ipc_compose *m, const struct ipc_report_image *from,
+		      const struct sr_image *image, struct sr_picture **ret, struct err *e)
+{
+	const struct dicom_limits limits = limits_of(config);
+	struct sr_picture *picture = xcalloc(1, sizeof(*picture));
+	struct dicom_image *decoded;
+	struct letterbox box;
+	struct seen seen;
+	uint32_t i;
+	int r = dicom_image_decode(image->file, image->file_size, &limits, &decoded);
+
+	if (r < 0)
+		return err_set(e, r, "not enough memory for the picture of an image");
+	if (decoded->reason != IMAGE_OK)
+		return err_set(e, -EBADMSG, "an image that was scored does not decode any more: %s", decoded->why);
+	free(decoded->stored); /* four bytes a pixel that no picture needs */
+	decoded->stored = NULL;
+	r = preprocess_place(decoded->width, decoded->height, m->side, &box);
+	if (r < 0)
+		return err_set(e, r, "an image that was scored has no place in the model's square any more");
+	seen = preprocess_seen(&box, m->crop);
+	picture->image = decoded;
+	picture->map_x = seen.x;
+	picture->map_y = seen.y;
+	picture->map_width = seen.width;
+	picture->map_height = seen.height;
+	for (i = 0; i < from->n_maps && i < SR_MAPS_MAX; i++)
+		picture->map[picture->n_maps++] = (struct sr_map){ from->map[i].finding, m->map_side, from->map[i].shade };
+	*ret = picture;
+	return 0;
+}
+
+/* Pictures of the images that this object shows. */
+static int add_pictures(const struct config *config, const struct report_job *job, const struct sr_report *report,
+			struct sr_image *images, struct err *e)
+{
+	size_t shown = sc_image_of_page(report, job->m->page), i;
+	int r = 0;
+
+	for (i = 0; r == 0 && i < report->n_images && job->m->object != OBJECT_SR; i++) {
+		struct sr_picture *picture = NULL;
+
+		if (!images[i].analysed || (job->m->object != OBJECT_PDF && i != shown))
+			continue;
+		r = picture_of(config, job->m, &job->images[i], &images[i], &picture, e);
+		images[i].picture = picture;
+	}
+	return r;
+}
+
+static int write_object(const struct sr_report *report, const struct ipc_compose *m, int out, struct err *e)
+{
+	switch ((enum result_object)m->object) {
+	case OBJECT_SR:
+		return sr_write(report, out, e);
+	case OBJECT_SC:
+		return sc_write(report, m->page, out, e);
+	case OBJECT_GSPS:
+		return gsps_write(report, m->page, out, e);
+	case OBJECT_PDF:
+		return pdf_write(report, out, e);
+	case OBJECT_COUNT:
+		break;
+	}
+	return err_set(e, -EPROTO, "object %u is none that is made", m->object);
+}
+
 static int write_report(const struct config *config, const struct report_job *job,
-			const struct findings *list, const struct sr_image *images, int out,
+			const struct findings *list, struct sr_image *images, int out,
 			struct err *e)
 {
-	const struct ipc_report *from = job->report;
+	const struct ipc_compose *from = job->m;
 	char findings_hex[DIGEST_HEX_MAX];
 	struct sr_report report = {
 		.sop_class = from->sop_class,
@@ -322,22 +400,25 @@ static int write_report(const struct config *config, const struct report_job *jo
 		.station = config->station,
 		.institution = config->institution,
 		.series_description = config->series_description,
-		.series_number = config->series_number,
+		.series_number = config->series_number + from->object,
 		.whole_image_regions = config->report_regions == REGIONS_IMAGE,
 		.weights_sha256 = from->weights,
 		.findings_sha256 = findings_hex,
 		.recipe = from->recipe,
 		.precision = from->precision,
 		.uid_namespace = from->uid_namespace,
-		.disclaimer = from->demonstration ? MODEL_STAMP ". " DISCLAIMER : DISCLAIMER,
+		.disclaimer = from->domain == MODEL_CLINICAL ? DISCLAIMER : MODEL_STAMP ". " DISCLAIMER,
+		.stamp = from->domain == MODEL_CLINICAL ? "" : MODEL_STAMP,
 		.findings = findings_for_report(list, job),
 		.n_findings = list->n,
 		.images = images,
 		.n_images = from->n_images,
 	};
+	int r;
 
 	str_hex(findings_hex, list->digest, DIGEST_SIZE);
-	return sr_write(&report, out, e);
+	r = add_pictures(config, job, &report, images, e);
+	return r < 0 ? r : write_object(&report, from, out, e);
 }
 
 static void compose(const struct config *config, const struct ipc_compose *message, const int *fds,
@@ -351,7 +432,7 @@ static void compose(const struct config *config, const struct ipc_compose *messa
 	size_t n_text = 0;
 	struct stat st;
 	struct err e = { "" };
-	int r = map_report(fds[1], message->n_images, &job);
+	int r = map_images(fds[1], message, &job);
 
 	if (r == 0)
 		r = read_file(fds[2], FINDINGS_BYTES_MAX, &text, &n_text);
@@ -575,21 +656,67 @@ static void run(const struct config *config)
 	}
 }
 
+/* ---- fonts, before the walls go up ---------------------------------------------------------------- */
+
+static bool draws_pages(const struct config *config)
+{
+	size_t i;
+
+	for (i = 0; i < config->n_peers; i++)
+		if (config->peers[i].objects[OBJECT_SC] || config->peers[i].objects[OBJECT_PDF])
+			return true;
+	return false;
+}
+
+/* Every configured text that a page can show. */
+static int prepare_pages(const struct config *config, struct err *e)
+{
+	const char *texts[PAGE_TEXTS];
+	struct findings *list;
+	size_t n = 0, i;
+	int r = findings_load(config->findings, &list, NULL, NULL, e);
+
+	if (r < 0)
+		return r;
+	for (i = 0; i < list->n; i++)
+		texts[n++] = list->finding[i].name;
+	texts[n++] = config->manufacturer;
+	r = page_prepare(list->language, texts, n, e);
+	findings_free(list);
+	return r;
+}
+
+/* For carzerod --check-config: whether pages can be drawn with this machine's fonts. */
+static void check_pages(const struct config *config) __attribute__((noreturn));
+static void check_pages(const struct config *config)
+{
+	struct err e = { "" };
+
+	if (draws_pages(config) && prepare_pages(config, &e) < 0)
+		fatal(FATAL_CONFIG, "%s: names of findings cannot be drawn: %s", config->findings, e.text);
+	exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *path = CONFIG_DEFAULT_PATH;
 	struct config *config;
+	bool check = false;
 	struct err e;
 	int c;
 
 	log_open("carzerod-image", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
+	while ((c = getopt(argc, argv, "c:k")) != -1) {
+		if (c != 'c' && c != 'k')
 			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
+		if (c == 'c')
+			path = optarg;
+		check |= c == 'k';
 	}
 	if (config_load_running(path, &config, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
+	if (check)
+		check_pages(config);
 	log_set_level(config->log_level);
 	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
 		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
@@ -599,5 +726,7 @@ int main(int argc, char **argv)
 	(void)prctl(PR_SET_DUMPABLE, 0); /* patient data pass through: no core, no ptrace by equals */
 	dicom_image_warm_up();
 	sr_warm_up();
+	if (draws_pages(config) && prepare_pages(config, &e) < 0)
+		log_warning("%s; drawn as '?' on pages", e.text);
 	run(config);
 }

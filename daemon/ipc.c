@@ -7,6 +7,7 @@
 #include "base/fdio.h"
 #include "base/mem.h"
 
+#include "daemon/config.h"
 #include "daemon/ipc.h"
 
 #define IPC_MAGIC 0x307a7263u /* "crz0" */
@@ -123,7 +124,15 @@ static bool check_listening(const union ipc_message *m)
 
 static bool check_compose(const union ipc_message *m)
 {
-	return m->compose.n_images >= 1 && m->compose.n_images <= IPC_IMAGES_MAX;
+	const struct ipc_compose *c = &m->compose;
+
+	return c->n_images >= 1 && c->n_images <= IPC_IMAGES_MAX && c->object < OBJECT_COUNT && c->page >= 1 &&
+	       c->page <= IPC_PAGES_MAX && c->domain <= 2 && c->side >= 1 && c->side <= IPC_SIDE_MAX && c->crop >= 1 &&
+	       c->crop <= c->side && c->map_side >= 1 && c->map_side <= IPC_MAP_SIDE_MAX && uid_ok(c->sop_class) &&
+	       uid_ok(c->sop_uid) && uid_ok(c->series_uid) && uid_or_empty(c->predecessor_sop_uid) &&
+	       uid_or_empty(c->predecessor_series_uid) && uid_ok(c->device_uid) && TEXT_OK(c->date) && TEXT_OK(c->time) &&
+	       TEXT_OK(c->timezone) && TEXT_OK(c->serial) && TEXT_OK(c->model_name) && TEXT_OK(c->weights) &&
+	       TEXT_OK(c->recipe) && TEXT_OK(c->precision);
 }
 
 static bool check_deliver(const union ipc_message *m)

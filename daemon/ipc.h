@@ -36,6 +36,8 @@
 #define IPC_SOCKETS_MAX 16     /* listening */
 #define IPC_SIDE_MAX 1024
 #define IPC_MAP_SIDE_MAX 32   /* of an attention map */
+#define IPC_MAPS_MAX 3        /* shown of one image */
+#define IPC_PAGES_MAX 8       /* Secondary Captures of one study */
 #define IPC_IMAGE_JOBS_MAX 40 /* decoding and composing at one time */
 
 enum ipc_type {
@@ -125,11 +127,24 @@ struct ipc_decoded {
 	uint8_t patient[DIGEST_SIZE], content[DIGEST_SIZE];
 };
 
-/* COMPOSE: + report file (write), struct ipc_report + images (memory file), findings text (memory file), objects (read) */
+/* COMPOSE: one file.  + file (write), images (memory file: struct ipc_report_image [n_images]), findings text
+ * (memory file), objects (read) */
 struct ipc_compose {
 	struct ipc_header h;
 	uint32_t n_images;
-	uint32_t zero;
+	uint32_t object;     /* enum result_object */
+	uint32_t page;       /* of a Secondary Capture or presentation state, from 1 */
+	uint32_t domain;     /* enum model_domain */
+	uint32_t side, crop, map_side; /* of the square, of what the model saw of it, of the maps over that */
+	char sop_class[UID_MAX], sop_uid[UID_MAX], series_uid[UID_MAX];
+	char predecessor_sop_uid[UID_MAX], predecessor_series_uid[UID_MAX];
+	char date[9], time[14], timezone[6];
+	char device_uid[UID_MAX];
+	char serial[37];
+	char model_name[64];
+	char weights[DIGEST_HEX_MAX], recipe[16], precision[8];
+	uint8_t uid_namespace[16];
+	uint8_t findings[DIGEST_SIZE];
 };
 
 struct ipc_report_image {
@@ -143,21 +158,11 @@ struct ipc_report_image {
 		float probability; /* NAN: uncalibrated */
 		uint32_t decision;
 	} score[FINDINGS_MAX];
-};
-
-struct ipc_report {
-	char sop_class[UID_MAX], sop_uid[UID_MAX], series_uid[UID_MAX];
-	char predecessor_sop_uid[UID_MAX], predecessor_series_uid[UID_MAX];
-	char date[9], time[14], timezone[6];
-	char device_uid[UID_MAX];
-	char serial[37];
-	char model_name[64];
-	char weights[DIGEST_HEX_MAX], recipe[16], precision[8];
-	uint8_t uid_namespace[16];
-	uint8_t findings[DIGEST_SIZE];
-	uint32_t n_images;
-	uint32_t demonstration; /* 1: the bundle is not a clinical one, so everything bears MODEL_STAMP */
-	/* struct ipc_report_image [n_images] follows in the memory file */
+	uint32_t n_maps;
+	struct {
+		uint32_t finding;
+		uint8_t shade[IPC_MAP_SIDE_MAX * IPC_MAP_SIDE_MAX];
+	} map[IPC_MAPS_MAX];         /* strongest first */
 };
 
 struct ipc_composed {

@@ -4,7 +4,7 @@
  *
  *	intake.c      associations: admits them, hands out files, commits what they stored, answers
  *	analysis.c    instances: claim -> decode (image) -> score (infer) -> outcome
- *	reporting.c   studies: claim -> compose (image), once for each SR class -> reports, deliveries
+ *	reporting.c   studies: claim -> compose (image), once for each object and SR class -> reports, deliveries
  *	delivery.c    destinations: claim -> send -> done, later, or parked
  *	retention.c   what is done with goes
  *	commitment.c  destinations that must say that they keep what they took
@@ -78,6 +78,16 @@ struct job {
 	int64_t since;             /* figures_now() when the decoder got it */
 };
 
+/* SR classes, a Secondary Capture and a presentation state for each page, a PDF */
+#define COMPOSITION_REPORTS_MAX (STORE_CLASSES_MAX + 2 * IPC_PAGES_MAX + 1)
+
+struct composed_object { /* one file of a composition */
+	enum result_object object;
+	unsigned page;             /* 1.. */
+	struct report report;      /* file, size as it becomes ready */
+	char predecessor_series[UID_MAX];
+};
+
 struct composition {
 	bool used;
 	struct study study;        /* as claimed */
@@ -86,12 +96,13 @@ struct composition {
 	size_t expired;            /* more that it would cover, but their files are gone */
 	uint8_t findings[DIGEST_SIZE];
 	int64_t at;
-	struct report report[STORE_CLASSES_MAX]; /* one for each class; file, size as they become ready */
-	size_t n_reports, ready;
+	int images, findings_text; /* memory files that every COMPOSE reads; -1 */
+	struct composed_object made[COMPOSITION_REPORTS_MAX];
+	size_t n_made, ready;
 	uint64_t ticket;           /* of the COMPOSE under way */
 	int64_t since;             /* figures_now() then */
 	int64_t deadline;
-	char destination[CONFIG_PEERS_MAX][AE_TITLE_MAX];
+	const struct peer *destination[CONFIG_PEERS_MAX];
 	size_t n_destinations;
 	char why[STORE_WHY_MAX];
 };

@@ -6,8 +6,10 @@
  * repeat after a crash writes the same bytes, and inputs that were reported already are never
  * reported twice.
  *
- * One file is composed for each SR class that some destination wants; the sender picks the first
- * that the peer accepts.
+ * One file is composed for each object that some destination wants: for a report each SR class, of which
+ * the sender picks the first that the peer accepts; a Secondary Capture and a presentation state for each
+ * analysed image; one PDF.  Nobody's report waits for a picture that cannot be made: on the last attempt
+ * an object that fails is left out.
  */
 #include <errno.h>
 #include <limits.h>
@@ -26,6 +28,7 @@
 #include "model/model.h"
 
 #include "daemon/keeper.h"
+#include "daemon/maps.h"
 #include "daemon/sandbox.h"
 
 #define TEMPLATE_VERSION "carzerod-1" /* change when the report's content changes for equal inputs */
@@ -33,6 +36,7 @@
 #define RETRY_CAP_MS 300000
 #define GRACE_MS 5000
 #define STUDY_INSTANCES_MAX 1024
+#define OLD_REPORTS_MAX 512 /* of one study that are looked through */
 #define CLAIMS_MAX 10 /* a study that survives so many deaths of the node is taken for their cause */
 
 /* ---- which instances a report covers ---------------------------------------------------------------- */
@@ -204,17 +208,15 @@ static void device_uid(const struct keeper *k, const uint8_t findings[DIGEST_SIZ
 
 /* ---- destinations and classes ------------------------------------------------------------------------- */
 
-static void add_destination(struct composition *c, const struct peer *peer, bool wanted[SR_CLASS_COUNT])
+static void add_destination(struct composition *c, const struct peer *peer)
 {
 	size_t i;
 
-	for (i = 0; i < peer->n_sr_classes; i++)
-		wanted[peer->sr_classes[i]] = true;
 	for (i = 0; i < c->n_destinations; i++) {
-		if (strcmp(c->destination[i], peer->ae_title) == 0)
+		if (c->destination[i] == peer)
 			return;
 	}
-	(void)str_copy(c->destination[c->n_destinations++], AE_TITLE_MAX, peer->ae_title);
+	c->destination[c->n_destinations++] = peer;
 }
 
 static bool source_seen(const struct composition *c, size_t i)
@@ -229,7 +231,7 @@ static bool source_seen(const struct composition *c, size_t i)
 }
 
 /* Where the study goes, from every AE title that sent a part of it. */
-static void find_destinations(struct keeper *k, struct composition *c, bool wanted[SR_CLASS_COUNT])
+static void find_destinations(struct keeper *k, struct composition *c)
 {
 	const struct peer *peer[CONFIG_PEERS_MAX];
 	unsigned unresolved;
@@ -241,7 +243,7 @@ static void find_destinations(struct keeper *k, struct composition *c, bool want
 		unresolved = 0;
 		n = config_route(k->config, c->instance[i].calling_ae, peer, ARRAY_SIZE(peer), &unresolved);
 		for (j = 0; j < n; j++)
-			add_destination(c, peer[j], wanted);
+			add_destination(c, peer[j]);
 		if (unresolved > 0) {
 			char quoted[5 * AE_TITLE_MAX];
 
@@ -252,27 +254,23 @@ static void find_destinations(struct keeper *k, struct composition *c, bool want
 				       "route to sender: \"%.60s\" is not among peers", quoted);
 		}
 	}
-	if (c->n_destinations == 0) {
-		wanted[SR_COMPREHENSIVE] = true; /* kept for the operator */
-		if (c->why[0] == '\0')
-			(void)snprintf(c->why, sizeof(c->why), "no route matches the calling AE titles: not sent");
-	}
+	if (c->n_destinations == 0 && c->why[0] == '\0')
+		(void)snprintf(c->why, sizeof(c->why), "no route matches the calling AE titles: not sent");
 }
 
-/* The report of the same class that this one replaces. */
-static void find_predecessor(const struct report *old, size_t n, const char *sop_class,
-			     char ret_sop[UID_MAX], char ret_series[UID_MAX])
+/* The object of the same kind and class that this one replaces. */
+static void find_predecessor(const struct report *old, size_t n, struct composed_object *o)
 {
 	unsigned best = 0;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		if (strcmp(old[i].kind, "SR") != 0 || strcmp(old[i].sop_class, sop_class) != 0 ||
+		if (strcmp(old[i].kind, o->report.kind) != 0 || strcmp(old[i].sop_class, o->report.sop_class) != 0 ||
 		    old[i].revision < best)
 			continue;
 		best = old[i].revision;
-		(void)str_copy(ret_sop, UID_MAX, old[i].sop_uid);
-		(void)str_copy(ret_series, UID_MAX, old[i].series_uid);
+		(void)str_copy(o->report.predecessor, UID_MAX, old[i].sop_uid);
+		(void)str_copy(o->predecessor_series, UID_MAX, old[i].series_uid);
 	}
 }
 
@@ -281,6 +279,10 @@ static void find_predecessor(const struct report *old, size_t n, const char *sop
 static void composition_end(struct composition *c)
 {
 	free(c->instance);
+	if (c->images >= 0)
+		(void)close(c->images);
+	if (c->findings_text >= 0)
+		(void)close(c->findings_text);
 	memset(c, 0, sizeof(*c));
 }
 
@@ -289,9 +291,9 @@ static void drop_files(struct keeper *k, struct composition *c)
 {
 	size_t i;
 
-	for (i = 0; i < c->n_reports; i++) {
-		if (c->report[i].file != 0)
-			(void)spool_remove(k->spool, SPOOL_INCOMING, c->report[i].file);
+	for (i = 0; i < c->n_made; i++) {
+		if (c->made[i].report.file != 0)
+			(void)spool_remove(k->spool, SPOOL_INCOMING, c->made[i].report.file);
 	}
 }
 
@@ -333,6 +335,27 @@ static void close_study(struct keeper *k, struct composition *c, enum study_stat
 	composition_end(c);
 }
 
+/* The maps that were kept, strongest first.  Images that were scored before maps were kept have none. */
+static int fill_maps(struct keeper *k, const struct instance *in, const struct score *scores, size_t n,
+		     struct ipc_report_image *ret)
+{
+	struct score_map maps[MAPS_MAX];
+	size_t side = k->model.map_side, place[MAPS_MAX], chosen = maps_choose(scores, n, place), n_maps = 0, i, m;
+	int r = store_instance_maps(k->store, in->id, maps, ARRAY_SIZE(maps), &n_maps);
+
+	if (r < 0)
+		return r;
+	for (i = 0; i < chosen; i++) {
+		for (m = 0; m < n_maps && maps[m].place != place[i]; m++)
+			continue;
+		if (m == n_maps || maps[m].n != side * side)
+			continue;
+		ret->map[ret->n_maps].finding = (uint32_t)place[i];
+		memcpy(ret->map[ret->n_maps++].shade, maps[m].shade, maps[m].n);
+	}
+	return 0;
+}
+
 static int fill_image(struct keeper *k, const struct instance *in, struct ipc_report_image *ret)
 {
 	struct score scores[STORE_SCORES_MAX];
@@ -358,39 +381,15 @@ static int fill_image(struct keeper *k, const struct instance *in, struct ipc_re
 		ret->score[f].decision = scores[i].decision;
 	}
 	ret->n_scores = (uint32_t)k->findings->n;
-	return 0;
+	return fill_maps(k, in, scores, n, ret);
 }
 
-static int write_job(struct keeper *k, struct composition *c, struct report *report, int fd)
+static int write_images(struct keeper *k, const struct composition *c, int fd)
 {
 	CLEANUP(free) struct ipc_report_image *image = xcalloc(1, sizeof(*image));
-	struct ipc_report job = { .n_images = (uint32_t)c->n_instances,
-				  .demonstration = k->model.domain != MODEL_CLINICAL };
-	struct report old[STORE_CLASSES_MAX * 64];
-	size_t n_old = 0, i;
-	int r;
+	size_t i;
+	int r = 0;
 
-	(void)str_copy(job.sop_class, UID_MAX, report->sop_class);
-	(void)str_copy(job.sop_uid, UID_MAX, report->sop_uid);
-	(void)str_copy(job.series_uid, UID_MAX, report->series_uid);
-	r = store_study_reports(k->store, c->study.id, old, ARRAY_SIZE(old), &n_old);
-	if (r < 0 && r != -E2BIG)
-		return r;
-	if (n_old > ARRAY_SIZE(old))
-		n_old = ARRAY_SIZE(old);
-	if (c->expired == 0) /* else it says less than the one before, and must not seem to replace it */
-		find_predecessor(old, n_old, report->sop_class, job.predecessor_sop_uid, job.predecessor_series_uid);
-	(void)str_copy(report->predecessor, UID_MAX, job.predecessor_sop_uid);
-	clock_dicom_local(c->at, job.date, job.time, job.timezone);
-	device_uid(k, c->findings, job.device_uid);
-	(void)str_copy(job.serial, sizeof(job.serial), k->site_text);
-	(void)str_copy(job.model_name, sizeof(job.model_name), k->model.name);
-	str_hex(job.weights, k->model.weights, DIGEST_SIZE);
-	(void)str_copy(job.recipe, sizeof(job.recipe), recipe_name(k->config->recipe));
-	(void)str_copy(job.precision, sizeof(job.precision), precision_name(k->config->precision));
-	memcpy(job.uid_namespace, k->site, sizeof(job.uid_namespace));
-	memcpy(job.findings, c->findings, DIGEST_SIZE);
-	r = write_full(fd, &job, sizeof(job));
 	for (i = 0; r == 0 && i < c->n_instances; i++) {
 		memset(image, 0, sizeof(*image));
 		r = fill_image(k, &c->instance[i], image);
@@ -409,41 +408,79 @@ static int write_findings(struct keeper *k, const struct composition *c, int fd)
 	return r < 0 ? r : write_full(fd, text, n);
 }
 
+/* What every COMPOSE of this study reads, once: memory files that nobody can change any more. */
+static int write_inputs(struct keeper *k, struct composition *c)
+{
+	int r;
+
+	c->images = fd_memory("carzerod-report");
+	if (c->images < 0)
+		return c->images;
+	c->findings_text = fd_memory("carzerod-findings");
+	if (c->findings_text < 0)
+		return c->findings_text;
+	r = write_images(k, c, c->images);
+	if (r == 0)
+		r = write_findings(k, c, c->findings_text);
+	if (r == 0)
+		r = fd_seal(c->images);
+	if (r == 0)
+		r = fd_seal(c->findings_text);
+	return r;
+}
+
+static void fill_compose(const struct keeper *k, const struct composition *c, const struct composed_object *o,
+			 struct ipc_compose *m)
+{
+	m->n_images = (uint32_t)c->n_instances;
+	m->object = o->object;
+	m->page = o->page;
+	m->domain = k->model.domain;
+	m->side = k->model.side;
+	m->crop = k->model.crop;
+	m->map_side = k->model.map_side;
+	(void)str_copy(m->sop_class, UID_MAX, o->report.sop_class);
+	(void)str_copy(m->sop_uid, UID_MAX, o->report.sop_uid);
+	(void)str_copy(m->series_uid, UID_MAX, o->report.series_uid);
+	(void)str_copy(m->predecessor_sop_uid, UID_MAX, o->report.predecessor);
+	(void)str_copy(m->predecessor_series_uid, UID_MAX, o->predecessor_series);
+	clock_dicom_local(c->at, m->date, m->time, m->timezone);
+	device_uid(k, c->findings, m->device_uid);
+	(void)str_copy(m->serial, sizeof(m->serial), k->site_text);
+	(void)str_copy(m->model_name, sizeof(m->model_name), k->model.name);
+	str_hex(m->weights, k->model.weights, DIGEST_SIZE);
+	(void)str_copy(m->recipe, sizeof(m->recipe), recipe_name(k->config->recipe));
+	(void)str_copy(m->precision, sizeof(m->precision), precision_name(k->config->precision));
+	memcpy(m->uid_namespace, k->site, sizeof(m->uid_namespace));
+	memcpy(m->findings, c->findings, DIGEST_SIZE);
+}
+
 static void close_all(const int *fds, size_t n)
 {
 	while (n > 0)
 		(void)close(fds[--n]);
 }
 
-/* Descriptors of one COMPOSE: output, job, findings, objects.  Returns how many, or an error. */
-static int gather(struct keeper *k, struct composition *c, struct report *report, int fds[IPC_FDS_MAX])
+/* Descriptors of one COMPOSE: output, images, findings, objects.  Returns how many, or an error. */
+static int gather(struct keeper *k, const struct composition *c, struct report *report, int fds[IPC_FDS_MAX])
 {
 	size_t n = 0, i;
-	int fd, r;
+	int r = 0;
 
-	fd = spool_create(k->spool, &report->file);
-	if (fd < 0)
-		return fd;
-	fds[n++] = fd;
-	fd = fd_memory("carzerod-report");
-	if (fd >= 0) {
-		fds[n++] = fd;
-		fd = fd_memory("carzerod-findings");
-	}
-	if (fd < 0) {
-		close_all(fds, n);
-		return fd;
-	}
-	fds[n++] = fd;
-	r = write_job(k, c, report, fds[1]);
-	if (r == 0)
-		r = write_findings(k, c, fds[2]);
+	fds[n] = spool_create(k->spool, &report->file);
+	if (fds[n] < 0)
+		return fds[n];
+	n++;
+	fds[n++] = dup(c->images);
+	fds[n++] = dup(c->findings_text);
+	if (fds[1] < 0 || fds[2] < 0)
+		r = -EMFILE;
 	for (i = 0; r == 0 && i < c->n_instances; i++) {
-		fd = spool_read(k->spool, SPOOL_OBJECTS, c->instance[i].file);
-		if (fd < 0)
-			r = fd;
+		fds[n] = spool_read(k->spool, SPOOL_OBJECTS, c->instance[i].file);
+		if (fds[n] < 0)
+			r = fds[n];
 		else
-			fds[n++] = fd;
+			n++;
 	}
 	if (r < 0) {
 		close_all(fds, n);
@@ -454,9 +491,10 @@ static int gather(struct keeper *k, struct composition *c, struct report *report
 
 static void compose_next(struct keeper *k, struct composition *c)
 {
+	struct composed_object *o = &c->made[c->ready];
 	int fds[IPC_FDS_MAX];
 	union ipc_message m;
-	int n = gather(k, c, &c->report[c->ready], fds);
+	int n = gather(k, c, &o->report, fds);
 
 	if (n < 0) {
 		retry(k, c, strerror(-n), passing(n));
@@ -466,46 +504,125 @@ static void compose_next(struct keeper *k, struct composition *c)
 	c->since = figures_now();
 	c->deadline = k->boot + (int64_t)k->config->limits.image_seconds * 1000 + GRACE_MS;
 	ipc_begin(&m, IPC_COMPOSE, c->ticket);
-	m.compose.n_images = (uint32_t)c->n_instances;
+	fill_compose(k, c, o, &m.compose);
 	keeper_post(k, &k->image, k->image.sock, &m, fds, (size_t)n);
 }
 
-static void plan_classes(struct keeper *k, struct composition *c, const bool wanted[SR_CLASS_COUNT],
-			 const uint8_t key[DIGEST_SIZE])
+/* ---- planning ---------------------------------------------------------------------------------------- */
+
+/* What deliveries name a report by: pages of one object are deliveries of their own. */
+static void name_kind(enum result_object object, unsigned page, char ret[4])
+{
+	static const char *const names[OBJECT_COUNT] = { "SR", "SC", "PR", "PDF" };
+
+	if (page > 1)
+		(void)snprintf(ret, 4, "%.2s%u", names[object], page % 10);
+	else
+		(void)str_copy(ret, 4, names[object]);
+}
+
+static void plan_one(const struct keeper *k, struct composition *c, const uint8_t key[DIGEST_SIZE],
+		     enum result_object object, unsigned page, const char *sop_class)
+{
+	struct composed_object *o = &c->made[c->n_made++];
+	struct report *r = &o->report;
+	char series[16];
+
+	o->object = object;
+	o->page = page;
+	r->study = c->study.id;
+	r->revision = c->study.revision + 1;
+	name_kind(object, page, r->kind);
+	(void)str_copy(r->sop_class, UID_MAX, sop_class);
+	name_uid(k, r->kind, sop_class, key, r->sop_uid);
+	(void)snprintf(series, sizeof(series), "%.2s series", object == OBJECT_PDF ? "PD" : r->kind);
+	name_uid(k, series, sop_class, key, r->series_uid);
+	memcpy(r->findings, c->findings, DIGEST_SIZE);
+	memcpy(r->weights, k->model.weights, DIGEST_SIZE);
+}
+
+static bool is_wanted(const struct composition *c, enum result_object object)
 {
 	size_t i;
 
-	for (i = 0; i < SR_CLASS_COUNT; i++) {
-		struct report *r = &c->report[c->n_reports];
+	for (i = 0; i < c->n_destinations && !c->destination[i]->objects[object]; i++)
+		continue;
+	return c->n_destinations > 0 ? i < c->n_destinations : object == OBJECT_SR; /* one report is kept for the operator */
+}
 
-		if (!wanted[i])
-			continue;
-		r->study = c->study.id;
-		r->revision = c->study.revision + 1;
-		(void)str_copy(r->kind, sizeof(r->kind), "SR");
-		(void)str_copy(r->sop_class, UID_MAX, sr_class_uid((enum sr_class)i));
-		name_uid(k, "SR", r->sop_class, key, r->sop_uid);
-		name_uid(k, "SR series", r->sop_class, key, r->series_uid);
-		memcpy(r->findings, c->findings, DIGEST_SIZE);
-		memcpy(r->weights, k->model.weights, DIGEST_SIZE);
-		c->n_reports++;
+static bool is_wanted_as(const struct composition *c, enum sr_class class)
+{
+	size_t i, j;
+
+	for (i = 0; i < c->n_destinations; i++)
+		for (j = 0; c->destination[i]->objects[OBJECT_SR] && j < c->destination[i]->n_sr_classes; j++)
+			if (c->destination[i]->sr_classes[j] == class)
+				return true;
+	return c->n_destinations == 0 && class == SR_COMPREHENSIVE;
+}
+
+/* Every file that some destination wants. */
+static void plan_objects(const struct keeper *k, struct composition *c, const uint8_t key[DIGEST_SIZE])
+{
+	unsigned analysed = 0, page;
+	size_t i;
+
+	for (i = 0; i < c->n_instances; i++)
+		analysed += c->instance[i].outcome == OUTCOME_SCORED;
+	if (analysed > IPC_PAGES_MAX)
+		analysed = IPC_PAGES_MAX;
+	for (i = 0; i < SR_CLASS_COUNT; i++) {
+		if (is_wanted_as(c, (enum sr_class)i))
+			plan_one(k, c, key, OBJECT_SR, 1, sr_class_uid((enum sr_class)i));
+	}
+	/* a page that says "not analysed" too; but there is nothing to lay over such an image */
+	for (page = 1; is_wanted(c, OBJECT_SC) && page <= (analysed > 0 ? analysed : 1); page++)
+		plan_one(k, c, key, OBJECT_SC, page, object_class_uid(OBJECT_SC));
+	for (page = 1; is_wanted(c, OBJECT_GSPS) && page <= analysed; page++)
+		plan_one(k, c, key, OBJECT_GSPS, page, object_class_uid(OBJECT_GSPS));
+	if (is_wanted(c, OBJECT_PDF))
+		plan_one(k, c, key, OBJECT_PDF, 1, object_class_uid(OBJECT_PDF));
+}
+
+static enum result_object object_of(const char *kind)
+{
+	return strcmp(kind, "PDF") == 0 ? OBJECT_PDF : strncmp(kind, "PR", 2) == 0 ? OBJECT_GSPS :
+	       strncmp(kind, "SC", 2) == 0 ? OBJECT_SC : OBJECT_SR;
+}
+
+/* To everybody who wants this kind, once. */
+static void queue_deliveries(struct keeper *k, const struct composition *c, unsigned revision, const char *kind)
+{
+	size_t i;
+
+	for (i = 0; i < c->n_destinations; i++) {
+		if (c->destination[i]->objects[object_of(kind)])
+			keeper_must(k, store_add_delivery(k->store, c->study.id, revision, kind, c->destination[i]->ae_title,
+							  k->now), "queue a delivery");
 	}
 }
 
-/* Whether these inputs were reported before (a duplicate study, a settled re-encoding), and as which revision. */
-static bool reported_before(struct keeper *k, const struct composition *c, unsigned *ret_revision)
+/* Reports of this study that there are, in order of their making; malloc'd. */
+static struct report *list_reports(struct keeper *k, const struct composition *c, size_t *ret_n)
 {
-	struct report old[STORE_CLASSES_MAX * 64];
-	size_t n = 0, i, j;
-	int r = store_study_reports(k->store, c->study.id, old, ARRAY_SIZE(old), &n);
+	struct report *old = xcalloc(OLD_REPORTS_MAX, sizeof(*old));
+	int r = store_study_reports(k->store, c->study.id, old, OLD_REPORTS_MAX, ret_n);
 
 	if (r != -E2BIG)
 		keeper_must(k, r, "list reports");
-	if (n > ARRAY_SIZE(old))
-		n = ARRAY_SIZE(old);
+	if (*ret_n > OLD_REPORTS_MAX)
+		*ret_n = OLD_REPORTS_MAX;
+	return old;
+}
+
+/* Whether these inputs were reported before (a duplicate study, a settled re-encoding), and as which revision. */
+static bool reported_before(const struct composition *c, const struct report *old, size_t n, unsigned *ret_revision)
+{
+	size_t i, j;
+
 	for (i = 0; i < n; i++) {
-		for (j = 0; j < c->n_reports; j++) {
-			if (strcmp(old[i].sop_uid, c->report[j].sop_uid) != 0)
+		for (j = 0; j < c->n_made; j++) {
+			if (strcmp(old[i].sop_uid, c->made[j].report.sop_uid) != 0)
 				continue;
 			*ret_revision = old[i].revision;
 			return true;
@@ -515,7 +632,7 @@ static bool reported_before(struct keeper *k, const struct composition *c, unsig
 }
 
 /* Nothing new to say; but a destination that the routes name by now gets what was said. */
-static void report_known(struct keeper *k, struct composition *c, unsigned revision)
+static void report_known(struct keeper *k, struct composition *c, const struct report *old, size_t n, unsigned revision)
 {
 	size_t i;
 
@@ -523,30 +640,42 @@ static void report_known(struct keeper *k, struct composition *c, unsigned revis
 		composition_end(c);
 		return;
 	}
-	for (i = 0; i < c->n_destinations; i++)
-		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),
-			    "queue a delivery");
+	for (i = 0; i < n; i++) {
+		if (old[i].revision == revision)
+			queue_deliveries(k, c, revision, old[i].kind);
+	}
 	log_debug("study=%lld: nothing new to report", (long long)c->study.id);
 	composition_end(c);
 }
 
 static void begin_report(struct keeper *k, struct composition *c)
 {
-	bool wanted[SR_CLASS_COUNT] = { false };
+	CLEANUP(free) struct report *old = NULL;
 	uint8_t key[DIGEST_SIZE];
+	size_t n_old = 0, i;
 	unsigned known;
+	int r;
 
 	qsort(c->instance, c->n_instances, sizeof(*c->instance), by_sop_uid);
 	report_key(k, c, key);
-	find_destinations(k, c, wanted);
-	plan_classes(k, c, wanted, key);
-	if (reported_before(k, c, &known)) {
-		report_known(k, c, known);
+	find_destinations(k, c);
+	plan_objects(k, c, key);
+	old = list_reports(k, c, &n_old);
+	if (reported_before(c, old, n_old, &known)) {
+		report_known(k, c, old, n_old, known);
 		return;
 	}
+	/* one that misses images says less than the one before, and must not seem to replace it */
+	for (i = 0; c->expired == 0 && i < c->n_made; i++)
+		find_predecessor(old, n_old, &c->made[i]);
 	c->at = k->now;
 	keeper_must(k, store_plan_study(k->store, &c->study, key, &c->at), "plan a report");
 	failpoint("reporting.planned");
+	r = write_inputs(k, c);
+	if (r < 0) {
+		retry(k, c, strerror(-r), passing(r));
+		return;
+	}
 	compose_next(k, c);
 }
 
@@ -557,6 +686,7 @@ static void begin_study(struct keeper *k, struct composition *c)
 	int r = store_study_instances(k->store, c->study.id, all, STUDY_INSTANCES_MAX, &n);
 
 	c->used = true;
+	c->images = c->findings_text = -1;
 	if (r == -E2BIG) {
 		close_study(k, c, STUDY_PARKED, "more objects in the study than can be reported");
 		return;
@@ -618,7 +748,7 @@ void reporting_dispatch(struct keeper *k)
 	k->held = false;
 	for (i = 0; i < KEEPER_COMPOSE_MAX; i++) {
 		struct composition *c = &k->composition[i];
-		int64_t lease = k->now + (int64_t)k->config->limits.image_seconds * 1000 * SR_CLASS_COUNT;
+		int64_t lease = k->now + (int64_t)k->config->limits.image_seconds * 1000 * COMPOSITION_REPORTS_MAX;
 
 		if (c->used)
 			continue;
@@ -663,7 +793,7 @@ static void record_report(struct keeper *k, const struct composition *c, unsigne
 	size_t i, n = 0;
 
 	for (i = 0; i < c->n_destinations && n < sizeof(to); i++)
-		n += (size_t)snprintf(to + n, sizeof(to) - n, "%s%s", i > 0 ? ", " : "", c->destination[i]);
+		n += (size_t)snprintf(to + n, sizeof(to) - n, "%s%s", i > 0 ? ", " : "", c->destination[i]->ae_title);
 	keeper_event(k, c->study.id, EVENT_REPORT, "report %u composed over %zu images, for %s", revision, c->n_instances,
 		     n > 0 ? to : "nobody");
 }
@@ -675,8 +805,8 @@ static void finish(struct keeper *k, struct composition *c)
 	size_t i;
 	int r0;
 
-	for (i = 0; i < c->n_reports; i++) {
-		r0 = digest_report(k, &c->report[i]);
+	for (i = 0; i < c->n_made; i++) {
+		r0 = digest_report(k, &c->made[i].report);
 		if (r0 < 0) {
 			retry(k, c, "a composed file cannot be read back as it was written", passing(r0));
 			return;
@@ -688,8 +818,8 @@ static void finish(struct keeper *k, struct composition *c)
 		composition_end(c);
 		return;
 	}
-	for (i = 0; i < c->n_reports; i++) {
-		struct report *r = &c->report[i];
+	for (i = 0; i < c->n_made; i++) {
+		struct report *r = &c->made[i].report;
 
 		keeper_must(k, spool_move(k->spool, r->file, SPOOL_INCOMING, SPOOL_REPORTS), "name a report");
 		failpoint("reporting.renamed");
@@ -697,14 +827,43 @@ static void finish(struct keeper *k, struct composition *c)
 		keeper_must(k, store_add_report(k->store, r), "record a report");
 		failpoint("reporting.recorded");
 	}
-	for (i = 0; i < c->n_destinations; i++)
-		keeper_must(k, store_add_delivery(k->store, c->study.id, revision, "SR", c->destination[i], k->now),
-			    "queue a delivery");
+	for (i = 0; i < c->n_made; i++)
+		queue_deliveries(k, c, revision, c->made[i].report.kind);
 	record_report(k, c, revision);
 	log_info("study=%lld reported revision=%u images=%zu destinations=%zu", (long long)c->study.id, revision,
 		 c->n_instances, c->n_destinations);
 	k->reported++;
 	composition_end(c);
+}
+
+/* Without the object under way: a picture that cannot be made must not hold the report up.  False when it
+ * was a report itself, or when trying again may help. */
+static bool leave_out(struct keeper *k, struct composition *c, const char *why)
+{
+	struct composed_object *o = &c->made[c->ready];
+
+	if (o->object == OBJECT_SR || c->study.attempt < k->config->limits.attempts)
+		return false;
+	log_error("study=%lld: its %s was not made in %u attempts: %s; reported without it", (long long)c->study.id,
+		  o->report.kind, c->study.attempt, why);
+	keeper_event(k, c->study.id, EVENT_REPORT, "%s left out after %u attempts: %s", o->report.kind, c->study.attempt, why);
+	if (o->report.file != 0)
+		(void)spool_remove(k->spool, SPOOL_INCOMING, o->report.file);
+	c->n_made--;
+	memmove(o, o + 1, (c->n_made - c->ready) * sizeof(*o));
+	if (c->ready < c->n_made)
+		compose_next(k, c);
+	else if (c->n_made > 0)
+		finish(k, c);
+	else
+		close_study(k, c, STUDY_PARKED, why);
+	return true;
+}
+
+static void failed(struct keeper *k, struct composition *c, const char *why, bool uncount)
+{
+	if (uncount || !leave_out(k, c, why))
+		retry(k, c, why, uncount);
 }
 
 void reporting_composed(struct keeper *k, const struct ipc_composed *d)
@@ -714,12 +873,12 @@ void reporting_composed(struct keeper *k, const struct ipc_composed *d)
 	if (c == NULL)
 		return;
 	if (d->result < 0) {
-		retry(k, c, d->why[0] != '\0' ? d->why : strerror(-d->result), passing(d->result));
+		failed(k, c, d->why[0] != '\0' ? d->why : strerror(-d->result), passing(d->result));
 		return;
 	}
 	figures_took(k, TELEMETRY_COMPOSE, c->since);
-	c->report[c->ready++].size = d->size;
-	if (c->ready < c->n_reports)
+	c->made[c->ready++].report.size = d->size;
+	if (c->ready < c->n_made)
 		compose_next(k, c);
 	else
 		finish(k, c);
@@ -739,7 +898,7 @@ bool reporting_died(struct keeper *k, const struct ipc_died *d)
 	else
 		(void)snprintf(why, sizeof(why), "the composer ended with code %d%s", d->exit_code,
 			       sandbox_code_text(d->exit_code));
-	retry(k, c, why, false);
+	failed(k, c, why, false);
 	return true;
 }
 

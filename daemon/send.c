@@ -44,8 +44,10 @@
 struct sender {
 	struct dicom_peer peer;
 	struct scu *scu; /* open association, or NULL */
-	char classes[IPC_CLASSES_MAX][UID_MAX]; /* that it was opened for */
+	const struct peer *config;
+	const char *classes[CONFIG_CLASSES_MAX + IPC_CLASSES_MAX]; /* that it was opened for */
 	size_t n_classes;
+	char other[IPC_CLASSES_MAX][UID_MAX]; /* those that the configuration does not name any more */
 	struct err unknown; /* why there is no address: nobody knew the name when we started */
 	bool stale;         /* a name, and not reached: by now it may be another address's */
 };
@@ -58,40 +60,44 @@ static void on_hangup(int signal_number)
 	hung_up = 1;
 }
 
-static bool same_classes(const struct sender *s, const struct ipc_deliver *d)
+static bool is_offered(const struct sender *s, const char *sop_class)
 {
-	uint32_t i;
+	size_t i;
 
-	if (s->n_classes != d->n)
-		return false;
-	for (i = 0; i < d->n; i++) {
-		if (strcmp(s->classes[i], d->sop_class[i]) != 0)
-			return false;
+	for (i = 0; i < s->n_classes; i++) {
+		if (strcmp(s->classes[i], sop_class) == 0)
+			return true;
 	}
-	return true;
+	return false;
 }
 
+/* One association for all that this peer is sent, so that a study's objects go together; and for what was
+ * prepared when the configuration named other classes. */
 static enum scu_failure open_for(struct sender *s, const struct ipc_deliver *d, struct err *e)
 {
-	const char *classes[IPC_CLASSES_MAX];
 	enum scu_failure failure;
+	bool offered = true;
 	uint32_t i;
 
-	if (s->scu != NULL && same_classes(s, d))
+	for (i = 0; i < d->n; i++)
+		offered = offered && is_offered(s, d->sop_class[i]);
+	if (s->scu != NULL && offered)
 		return SCU_OK;
 	dicom_scu_close(s->scu);
 	s->scu = NULL;
+	s->n_classes = config_classes(s->config, s->classes);
 	for (i = 0; i < d->n; i++) {
-		(void)str_copy(s->classes[i], UID_MAX, d->sop_class[i]);
-		classes[i] = s->classes[i];
+		if (is_offered(s, d->sop_class[i]))
+			continue;
+		(void)str_copy(s->other[i], UID_MAX, d->sop_class[i]);
+		s->classes[s->n_classes++] = s->other[i];
 	}
-	s->n_classes = d->n;
 	if (s->peer.address[0] == '\0') {
 		*e = s->unknown;
 		s->stale = true;
 		return SCU_UNREACHABLE;
 	}
-	failure = dicom_scu_open(&s->peer, classes, d->n, &s->scu, e);
+	failure = dicom_scu_open(&s->peer, s->classes, s->n_classes, &s->scu, e);
 	if (failure != SCU_OK)
 		s->scu = NULL;
 	s->stale = failure == SCU_UNREACHABLE && strcmp(s->peer.address, s->peer.host) != 0;
@@ -133,7 +139,8 @@ static enum scu_failure store_first_accepted(struct sender *s, const struct ipc_
 			break;
 	}
 	if (i == d->n) {
-		(void)err_set(e, 0, "%s accepts none of the SR classes that were prepared", s->peer.ae_title);
+		(void)err_set(e, 0, "%s accepts %s", s->peer.ae_title,
+			      d->n > 1 ? "none of the SR classes that were prepared" : "no object of this class");
 		return SCU_NO_CONTEXT;
 	}
 	if (!choose(d->h.token, i)) {
@@ -304,6 +311,7 @@ int main(int argc, char **argv)
 	(void)str_copy(s.peer.ae_title, AE_TITLE_MAX, peer->ae_title);
 	(void)str_copy(s.peer.our_ae_title, AE_TITLE_MAX, config->ae_title);
 	(void)str_copy(s.peer.host, sizeof(s.peer.host), peer->host);
+	s.config = peer;
 	s.peer.port = peer->port;
 	s.peer.tls = tls;
 	s.peer.commitment = peer->commitment != COMMITMENT_NONE;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "dcmtk/dcmdata/dcuid.h"
+#include "dcmtk/dcmdata/dcvrsl.h"
 
 extern "C" {
 #include "base/fdio.h"
@@ -479,11 +480,15 @@ OFCondition put_annotation(DcmItem &to, const work &w, size_t i)
 
 OFCondition put_corner(DcmItem &to, const DcmTagKey &tag, unsigned column, unsigned row)
 {
-	elements e(to);
+	const Sint32 corner[2] = { static_cast<Sint32>(column), static_cast<Sint32>(row) };
+	DcmSignedLong *element = new DcmSignedLong(tag);
+	OFCondition c = element->putSint32Array(corner, 2);
 
-	e.keep(to.putAndInsertSint32(tag, static_cast<Sint32>(column), 0));
-	e.keep(to.putAndInsertSint32(tag, static_cast<Sint32>(row), 1, OFFalse));
-	return e.status;
+	if (c.good())
+		c = to.insert(element, OFTrue);
+	if (c.bad())
+		delete element;
+	return c;
 }
 
 OFCondition put_displayed_area(DcmItem &to, DcmItem &header, const struct image_facts &facts)

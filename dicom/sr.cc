@@ -410,8 +410,7 @@ struct finding_code {
 	}
 };
 
-/* TID 4019.  Whether it is calibrated is a matter of each score, so the list's line about it gives
- * way. */
+/* TID 4019.  Whether it is calibrated is a matter of each score. */
 void describe_algorithm(content &t, const work &w, const struct sr_finding *f, const struct sr_score *s)
 {
 	static const concept_code parameter = { "111002", "DCM", "Algorithm Parameters" };
@@ -429,8 +428,7 @@ void describe_algorithm(content &t, const work &w, const struct sr_finding *f, c
 
 		end = std::min(lines.find('\n', at), lines.size());
 		line = lines.substr(at, end - at);
-		if (line.compare(0, 11, "calibrated=") != 0)
-			put(w.own(line.c_str()));
+		put(w.own(line.c_str()));
 	}
 	put(std::string("weights_sha256=") + r->weights_sha256);
 	put(std::string("findings_sha256=") + r->findings_sha256);

@@ -122,7 +122,9 @@ make_bundle() { # once for all tests of this build
 }
 
 # ---- the node -------------------------------------------------------------------------------------
-write_config() { # write_config [LINES...]: the usual node; more top-level lines may be given
+# write_config [LINES...]: the usual node; more top-level lines may be given.  One file for each study, the
+# report, unless archive_objects and sender_objects say otherwise.
+write_config() {
 	cat >"$work/carzerod.yaml" <<-END
 	ae_title: CARZEROD
 	listen: ["127.0.0.1:$node_port"]
@@ -136,8 +138,8 @@ write_config() { # write_config [LINES...]: the usual node; more top-level lines
 	access:
 	- {calling_ae: "*", from: [127.0.0.0/8, "::1"]}
 	peers:
-	- {ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port}
-	- {ae_title: MODALITY, host: 127.0.0.1, port: $sender_port}
+	- {ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port, objects: [${archive_objects:-sr}]}
+	- {ae_title: MODALITY, host: 127.0.0.1, port: $sender_port, objects: [${sender_objects:-sr}]}
 	END
 	if [ $# = 0 ]; then
 		set -- 'routes: [{from: "*", to: [ARCHIVE]}]'

@@ -63,7 +63,7 @@ check "authorities, certificates and a revocation list" test -s "$pki/crl.pem" -
 configure() { # configure ARCHIVE_EXTRA [CRL]
 	write_config 'routes: [{from: "*", to: [SECURE]}]'
 	sed -i -e "s|^- {calling_ae: \"\*\".*|- {calling_ae: MODALITY, certificate: modality.example.org}\n- {calling_ae: FREE}|" \
-		-e "s|^peers:|peers:\n- {ae_title: SECURE, host: 127.0.0.1, port: $archive_port, tls: true$1}|" \
+		-e "s|^peers:|peers:\n- {ae_title: SECURE, host: 127.0.0.1, port: $archive_port, tls: true, objects: [sr]$1}|" \
 		"$work/carzerod.yaml"
 	cat >>"$work/carzerod.yaml" <<-END
 	tls:

@@ -72,6 +72,9 @@ static void dump_values(FILE *f, const struct config *c)
 			c->peers[i].tls);
 		for (j = 0; j < c->peers[i].n_sr_classes; j++)
 			fprintf(f, " %s", sr_class_name(c->peers[i].sr_classes[j]));
+		for (j = 0; j < OBJECT_COUNT; j++)
+			if (c->peers[i].objects[j])
+				fprintf(f, " %s", object_name((enum result_object)j));
 		if (c->peers[i].certificate[0] != '\0')
 			fprintf(f, " certificate=%s", c->peers[i].certificate);
 		if (c->peers[i].commitment != COMMITMENT_NONE)
@@ -242,7 +245,7 @@ static void check_manual(const char *example, const char *manual)
 
 static void test_example(void)
 {
-	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "certificate", "commitment", "from", "to",
+	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "objects", "certificate", "commitment", "from", "to",
 					     "calling_ae", "findings" };
 	CLEANUP(free) char *example = golden_read("etc/carzerod.yaml", NULL);
 	CLEANUP(free) char *manual = golden_read("man/carzerod.yaml.5", NULL);

@@ -9,6 +9,7 @@
 #include "base/fdio.h"
 #include "base/mem.h"
 
+#include "daemon/config.h"
 #include "daemon/ipc.h"
 
 #include "tests/tap.h"
@@ -25,6 +26,21 @@ static void good_object(union ipc_message *m)
 	(void)str_copy(m->object.called_ae, AE_TITLE_MAX, "CARZEROD");
 	m->object.size = 1000;
 	m->object.analysed_class = 1;
+}
+
+static void good_compose(union ipc_message *m)
+{
+	ipc_begin(m, IPC_COMPOSE, 1);
+	m->compose.n_images = 2;
+	m->compose.object = OBJECT_SC;
+	m->compose.page = 1;
+	m->compose.side = 256;
+	m->compose.crop = 224;
+	m->compose.map_side = 14;
+	(void)str_copy(m->compose.sop_class, UID_MAX, "1.2.840.10008.5.1.4.1.1.7");
+	(void)str_copy(m->compose.sop_uid, UID_MAX, "1.2.3.4");
+	(void)str_copy(m->compose.series_uid, UID_MAX, "1.2.3.1");
+	(void)str_copy(m->compose.device_uid, UID_MAX, "1.2.3.2");
 }
 
 static void test_check(void)
@@ -87,9 +103,19 @@ static void test_check(void)
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.model), 0), -EPROTO, "a crop beyond the square");
 	ipc_begin(&m, IPC_SCORE, 1);
 	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.plain), 1), -EPROTO, "SCORE without a file for the maps");
-	ipc_begin(&m, IPC_COMPOSE, 1);
+	good_compose(&m);
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), 0, "a whole COMPOSE");
 	m.compose.n_images = IPC_IMAGES_MAX + 1;
 	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), -EPROTO, "more images than a report covers");
+	good_compose(&m);
+	m.compose.page = IPC_PAGES_MAX + 1;
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), -EPROTO, "more pages than are made");
+	good_compose(&m);
+	m.compose.object = OBJECT_COUNT;
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), -EPROTO, "an object that is none");
+	good_compose(&m);
+	memset(m.compose.model_name, 'x', sizeof(m.compose.model_name));
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), -EPROTO, "a model name without an end");
 	ipc_begin(&m, IPC_SENT, 1);
 	m.sent.status = 0x10000;
 	is_int(ipc_check(IPC_SEND, &m, sizeof(m.sent), 0), -EPROTO, "a status of 17 bits");
