@@ -1,10 +1,12 @@
 /* digest.c: see digest.h.  libcrypto picks the CPU's SHA instructions; ours would not. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include "base/digest.h"
 #include "base/log.h"
@@ -97,6 +99,14 @@ void uuid5(const uint8_t namespace_id[16], const char *name, uint8_t ret[16])
 	memcpy(ret, sha1, 16);
 	ret[6] = (uint8_t)((ret[6] & 0x0f) | 0x50);
 	ret[8] = (uint8_t)((ret[8] & 0x3f) | 0x80);
+}
+
+void digest_hmac(const void *key, size_t n_key, const void *p, size_t n, uint8_t ret[DIGEST_SIZE])
+{
+	unsigned n_ret = DIGEST_SIZE;
+
+	if (n_key > INT_MAX || HMAC(EVP_sha256(), key, (int)n_key, p, n, ret, &n_ret) == NULL)
+		fatal(FATAL_SOFTWARE, "libcrypto refuses HMAC-SHA-256");
 }
 
 int uuid_parse(const char *text, uint8_t ret[16])

@@ -31,6 +31,9 @@ void digest_of(const void *p, size_t n, uint8_t ret[DIGEST_SIZE]);
 /* Digest of a whole file from `from` to its end, read through a bounded buffer. */
 int digest_fd(int fd, uint64_t from, uint8_t ret[DIGEST_SIZE]);
 
+/* RFC 2104 with SHA-256. */
+void digest_hmac(const void *key, size_t n_key, const void *p, size_t n, uint8_t ret[DIGEST_SIZE]);
+
 /* RFC 9562 5.5: the name-based UUID (SHA-1) of `name` in `namespace`. */
 void uuid5(const uint8_t namespace_id[16], const char *name, uint8_t ret[16]);
 /* "xxxxxxxx-xxxx-..." to bytes; 0 or -EBADMSG. */

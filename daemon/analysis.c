@@ -92,6 +92,7 @@ static void job_end(struct job *j)
 /* An attempt failed: once more, or quarantine. */
 static void failed(struct keeper *k, struct job *j, const char *why)
 {
+	char key[64];
 	bool last = j->in.attempt >= k->config->limits.attempts;
 	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, j->in.attempt - 1);
 
@@ -104,6 +105,9 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 		recovery_cleared(k, j->in.id);
 		k->quarantined++;
 		figures_failed(k, &j->in);
+		(void)snprintf(key, sizeof(key), "object=%lld quarantined", (long long)j->in.id);
+		notices_raise(k, NOTIFY_SET_ASIDE, NULL, key, "object %lld of study %lld cannot be analysed: %s",
+			      (long long)j->in.id, (long long)j->in.study, why);
 	} else {
 		log_warning("object=%lld attempt %u failed: %s; tried again", (long long)j->in.id, j->in.attempt, why);
 		keeper_must(k, store_retry_instance(k->store, &j->in, due, why, false), "retry an object");

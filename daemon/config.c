@@ -353,6 +353,15 @@ static int read_metrics(struct yaml_node *n, const struct yaml_key *k, void *fie
 	return 0;
 }
 
+/* ---- notify ---- */
+
+static int read_notify(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+
+	return notify_rules_read(n, k, c->notify, &c->n_notify);
+}
+
 /* ---- access ---- */
 
 /* ret_outside: the address had bits outside its mask, a slip that would allow another network. */
@@ -776,6 +785,7 @@ static const struct yaml_key config_keys[] = {
 	{ .name = "report", .read = read_report },
 	{ .name = "metrics", .read = read_metrics },
 	{ .name = "storage", .read = read_storage },
+	{ .name = "notify", .read = read_notify, .max = NOTIFY_MAX },
 	TOP(log_level, read_log_level),
 };
 
@@ -815,6 +825,7 @@ void config_free(struct config *c)
 	free(c->tls.ca);
 	free(c->tls.crl);
 	free(c->metrics.path);
+	notify_rules_release(c->notify, c->n_notify);
 	free(c);
 }
 

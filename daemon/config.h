@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "base/str.h"
 
+#include "daemon/notify_rules.h"
+
 #define CONFIG_BYTES_MAX (256 * 1024)
 #define CONFIG_LISTEN_MAX 8
 #define CONFIG_PEERS_MAX 64
@@ -121,6 +123,8 @@ struct config {
 	struct route routes[CONFIG_ROUTES_MAX];
 	size_t n_routes;
 	struct limits limits;
+	struct notify_rule notify[NOTIFY_MAX];
+	size_t n_notify;
 	struct {
 		bool wanted;
 		char *path;                 /* of a UNIX socket, or NULL: */

@@ -35,6 +35,7 @@
 #define PERMANENT_TRIES 3
 #define DELIVERIES_LOOKED_AT 256 /* of one study, for what else a destination takes */
 #define DNS_PORT 53 /* a long answer comes by TCP */
+#define AWAY_MS 900000 /* a destination that does not answer for so long is told of (notify: away) */
 #define SEND_TIME_MS 660000 /* connect, negotiate, store: the sender's own limits (scu.cc) end earlier */
 
 static void courier_arguments(struct keeper *k, struct courier *c, const struct peer *peer)
@@ -160,8 +161,14 @@ static void park_for(struct keeper *k, struct courier *c, int64_t pause, int sta
 
 static void park(struct keeper *k, struct courier *c, int status, const char *why)
 {
+	char key[64];
+
 	log_error("delivery=%lld to=\"%s\" parked: %s; tried again tomorrow, or now with carzeroctl flush",
 		  (long long)c->delivery.id, c->peer->ae_title, why);
+	/* the peer's own words stay in the log: nobody knows what it puts into them */
+	(void)snprintf(key, sizeof(key), "delivery=%lld parked", (long long)c->delivery.id);
+	notices_raise(k, NOTIFY_SET_ASIDE, NULL, key, "a result of study %lld is refused by %s", (long long)c->delivery.study,
+		      c->peer->ae_title);
 	park_for(k, c, PARKED_AGAIN_MS, status, why);
 }
 
@@ -344,11 +351,20 @@ void delivery_chose(struct keeper *k, struct courier *c, const struct ipc_chose 
 /* The destination as a whole is in trouble. */
 static void rest(struct keeper *k, struct courier *c, int status, const char *why)
 {
+	char key[64];
 	int64_t pause = keeper_backoff_ms(REST_BASE_MS, REST_CAP_MS, c->failures);
 
 	if (c->failures++ == 0)
 		log_warning("destination=\"%s\" unavailable: %s; deliveries wait, tried again by itself",
 			    c->peer->ae_title, why);
+	if (c->failures == 1)
+		c->away_since = k->now;
+	else if (c->away_since != 0 && k->now - c->away_since >= AWAY_MS) {
+		(void)snprintf(key, sizeof(key), "away %s %lld", c->peer->ae_title, (long long)c->away_since);
+		notices_raise(k, NOTIFY_AWAY, NULL, key, "destination %s has not answered for %d minutes; results wait",
+			      c->peer->ae_title, AWAY_MS / 60000);
+		c->told_away = true;
+	}
 	c->not_before = k->boot + pause;
 	record(k, c, status, "not sent", why);
 	keeper_must(k, store_defer_delivery(k->store, &c->delivery, k->now + pause, status, why,
@@ -377,6 +393,7 @@ static void refused(struct keeper *k, struct courier *c, int status, const char 
 static void accepted(struct keeper *k, struct courier *c, int status, const char *why)
 {
 	unsigned woken = 0;
+	char key[64];
 
 	if (c->peer->commitment == COMMITMENT_NONE) {
 		keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
@@ -392,6 +409,11 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
 		log_info("destination=\"%s\" available again: %u deliveries due", c->peer->ae_title, woken);
 	}
+	if (c->told_away) {
+		(void)snprintf(key, sizeof(key), "back %s %lld", c->peer->ae_title, (long long)c->away_since);
+		notices_raise(k, NOTIFY_AWAY, NULL, key, "destination %s answers again", c->peer->ae_title);
+	}
+	c->told_away = false;
 	c->failures = 0;
 	c->busy = c->asking;
 }

@@ -192,8 +192,13 @@ static void tell(struct keeper *k, size_t source)
 	size_t finding;
 	bool changed, alarm = drift_alarm(f->drift, source, &changed, &finding);
 
+	char key[64];
+
 	if (!changed)
 		return;
+	(void)snprintf(key, sizeof(key), "drift %s %lld", name, (long long)(k->now / 1000));
+	notices_raise(k, NOTIFY_DRIFT, NULL, key, alarm ? "scores of %s have moved, %s most" : "scores of %s are as they were again",
+		      name, k->findings->finding[finding].id);
 	if (alarm)
 		log_warning("source=\"%s\": its scores have moved: finding=%s psi=%.2f over the last %d images (alarm from %.2f). "
 			    "Did its processing, detector or patients change? Probabilities may not hold until somebody has looked",

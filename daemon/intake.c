@@ -60,6 +60,8 @@ static const char *closed_because(struct keeper *k, const struct ipc_channel **r
 	return NULL;
 }
 
+#define REFUSING_AGAIN_MS 3600000 /* told once an hour (notify: refusing) */
+
 static struct association *association_slot(struct keeper *k)
 {
 	size_t i;
@@ -129,6 +131,7 @@ void intake_listener(struct keeper *k, struct helper *receiver, const union ipc_
 	struct association *a = association_slot(k);
 	const char *why = closed_because(k, &reject);
 	union ipc_message answer;
+	char key[64];
 	int pair[2];
 
 	if (m->h.type == IPC_LISTENING) {
@@ -146,6 +149,10 @@ void intake_listener(struct keeper *k, struct helper *receiver, const union ipc_
 		why = "no descriptors left";
 	if (why != NULL) {
 		log_warning("association from=%s refused for now: %s", m->admit.host, why);
+		if (!k->stopping && a != NULL) { /* not for a burst of senders: the limit on them is there to be reached */
+			(void)snprintf(key, sizeof(key), "refusing %lld", (long long)(k->now / REFUSING_AGAIN_MS));
+			notices_raise(k, NOTIFY_REFUSING, NULL, key, "associations are refused: %s", why);
+		}
 		if (few_refusals(k))
 			keeper_event(k, 0, EVENT_NODE, "association from %s refused for now: %s", m->admit.host, why);
 		answer.channel.result = reject->result;

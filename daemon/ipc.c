@@ -95,6 +95,16 @@ static bool check_chose(const union ipc_message *m)
 	return m->chose.index < IPC_CLASSES_MAX;
 }
 
+static bool check_notice(const union ipc_message *m)
+{
+	return TEXT_OK(m->notice.event) && TEXT_OK(m->notice.body);
+}
+
+static bool check_told(const union ipc_message *m)
+{
+	return m->told.good <= 1 && TEXT_OK(m->told.why);
+}
+
 static bool check_sent(const union ipc_message *m)
 {
 	return m->sent.failure < 16 && m->sent.status >= -1 && m->sent.status <= 0xffff &&
@@ -160,7 +170,7 @@ static const struct {
 	[IPC_CREATE] = { "CREATE", FROM(IPC_ASSOCIATION), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_STORED] = { "STORED", FROM(IPC_ASSOCIATION), sizeof(struct ipc_object), 0, 0, check_object },
 	[IPC_ABANDON] = { "ABANDON", FROM(IPC_ASSOCIATION), sizeof(struct ipc_status), 0, 0, NULL },
-	[IPC_READY] = { "READY", FROM(IPC_IMAGE) | FROM(IPC_SEND) | FROM(IPC_EXPORT), sizeof(struct ipc_plain), 0, 0, NULL },
+	[IPC_READY] = { "READY", FROM(IPC_IMAGE) | FROM(IPC_SEND) | FROM(IPC_EXPORT) | FROM(IPC_HOOK), sizeof(struct ipc_plain), 0, 0, NULL },
 	[IPC_DECODED] = { "DECODED", FROM(IPC_IMAGE), sizeof(struct ipc_decoded), 0, 0, check_decoded },
 	[IPC_COMPOSED] = { "COMPOSED", FROM(IPC_IMAGE), sizeof(struct ipc_composed), 0, 0, check_composed },
 	[IPC_DIED] = { "DIED", FROM(IPC_IMAGE), sizeof(struct ipc_died), 0, 0, NULL },
@@ -181,6 +191,8 @@ static const struct {
 	[IPC_SCORE] = { "SCORE", FROM(IPC_KEEPER), sizeof(struct ipc_plain), 2, 2, NULL },
 	[IPC_DELIVER] = { "DELIVER", FROM(IPC_KEEPER), sizeof(struct ipc_deliver), 1, IPC_CLASSES_MAX, check_deliver },
 	[IPC_GO] = { "GO", FROM(IPC_KEEPER), sizeof(struct ipc_go), 0, 0, NULL },
+	[IPC_NOTICE] = { "NOTICE", FROM(IPC_KEEPER), sizeof(struct ipc_notice), 0, 0, check_notice },
+	[IPC_TOLD] = { "TOLD", FROM(IPC_HOOK), sizeof(struct ipc_told), 0, 0, check_told },
 };
 
 const char *ipc_type_name(uint32_t type)

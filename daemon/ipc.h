@@ -11,6 +11,7 @@
  *	image                ->  READY, DECODED, COMPOSED, DIED <-  DECODE + fds, COMPOSE + fds
  *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
  *	export               ->  READY
+ *	hook                 ->  READY, TOLD                    <-  NOTICE
  *	send                 ->  READY, CHOSE, SENT, ASKED, COMMITTED <-  DELIVER + fds, GO, ASK
  *
  * Both ends are always of one build: there is no version, and sizes are checked.
@@ -47,13 +48,13 @@ enum ipc_type {
 	/* from the keeper */
 	IPC_CHANNEL, IPC_FILE, IPC_ANSWER, IPC_DECODE, IPC_COMPOSE, IPC_SCORE, IPC_DELIVER, IPC_GO,
 	/* to the keeper, later than the others */
-	IPC_ENDED, IPC_ASKED, IPC_COMMITTED,
+	IPC_ENDED, IPC_ASKED, IPC_COMMITTED, IPC_TOLD,
 	/* from it */
-	IPC_ASK,
+	IPC_ASK, IPC_NOTICE,
 	IPC_TYPE_COUNT
 };
 
-enum ipc_role { IPC_RECEIVER, IPC_ASSOCIATION, IPC_IMAGE, IPC_INFER, IPC_SEND, IPC_EXPORT, IPC_KEEPER };
+enum ipc_role { IPC_RECEIVER, IPC_ASSOCIATION, IPC_IMAGE, IPC_INFER, IPC_SEND, IPC_EXPORT, IPC_HOOK, IPC_KEEPER };
 
 struct ipc_header {
 	uint32_t magic;
@@ -242,6 +243,20 @@ struct ipc_sent {
 	char why[IPC_WHY_MAX];
 };
 
+struct ipc_notice {
+	struct ipc_header h;
+	uint64_t id;
+	char event[24];
+	char body[2048]; /* JSON */
+};
+
+struct ipc_told {
+	struct ipc_header h;
+	uint8_t good; /* the other side has it */
+	uint8_t zero[7];
+	char why[IPC_WHY_MAX];
+};
+
 union ipc_message {
 	struct ipc_header h;
 	struct ipc_plain plain;
@@ -264,6 +279,8 @@ union ipc_message {
 	struct ipc_committed committed;
 	struct ipc_go go;
 	struct ipc_sent sent;
+	struct ipc_notice notice;
+	struct ipc_told told;
 };
 
 /* Zeroes the message and fills its header. */

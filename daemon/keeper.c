@@ -34,7 +34,7 @@
 #define FULL_PAUSE_MS 100
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
 #define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + \
-		  KEEPER_RETIRED_MAX + 6)
+		  KEEPER_RETIRED_MAX + NOTIFY_MAX + 6)
 /* No back-off of ours is longer than these. */
 #define STUDY_WAIT_MAX_MS 600000
 #define INSTANCE_WAIT_MAX_MS 120000
@@ -198,6 +198,7 @@ static void init_helpers(struct keeper *k)
 	helper_init(&k->trial, "carzerod-infer");
 	keeper_helpers(k);
 	delivery_open(k);
+	notices_open(k);
 }
 
 /* A receiver has opened them; from now on they outlive it, and peers wait in their backlog.  Those for TLS stand last. */
@@ -264,6 +265,10 @@ static void helper_lost(struct keeper *k, struct helper *h)
 		if (h == &k->courier[i].helper)
 			delivery_lost(k, &k->courier[i]);
 	}
+	for (i = 0; i < k->config->n_notify; i++) {
+		if (h == &k->hook[i].helper)
+			notices_lost(k, &k->hook[i]);
+	}
 }
 
 static struct helper *helper_of(struct keeper *k, pid_t pid)
@@ -291,6 +296,10 @@ static struct helper *helper_of(struct keeper *k, pid_t pid)
 	for (i = 0; i < k->config->n_peers; i++) {
 		if (k->courier[i].helper.pid == pid)
 			return &k->courier[i].helper;
+	}
+	for (i = 0; i < k->config->n_notify; i++) {
+		if (k->hook[i].helper.pid == pid)
+			return &k->hook[i].helper;
 	}
 	return NULL;
 }
@@ -432,6 +441,9 @@ static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role,
 	case IPC_COMMITTED:
 		commitment_told(k, &m.committed, k->courier[index].peer->ae_title);
 		break;
+	case IPC_TOLD:
+		notices_told(k, &k->hook[index], &m.told);
+		break;
 	case IPC_SENT:
 		delivery_sent(k, &k->courier[index], &m.sent);
 		break;
@@ -482,6 +494,8 @@ static void watch_all(struct keeper *k, struct turn *t, int signals)
 		watch(t, k->infer[i].sock, (struct source){ FROM_HELPER, i, &k->infer[i], IPC_INFER });
 	for (i = 0; i < k->config->n_peers; i++)
 		watch(t, k->courier[i].helper.sock, (struct source){ FROM_HELPER, i, &k->courier[i].helper, IPC_SEND });
+	for (i = 0; i < k->config->n_notify; i++)
+		watch(t, k->hook[i].helper.sock, (struct source){ FROM_HELPER, i, &k->hook[i].helper, IPC_HOOK });
 	for (i = 0; i < k->config->limits.associations; i++)
 		watch(t, k->association[i].sock, (struct source){ .kind = FROM_ASSOCIATION, .index = i });
 	if (k->boot >= k->control_rest)
@@ -538,6 +552,7 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 	}
 	sooner(&next, delivery_next(k));
 	sooner(&next, figures_next(k));
+	sooner(&next, notices_next(k));
 	if (k->image.pid == 0)
 		sooner(&next, k->now + k->image.not_before - k->boot);
 	if (k->export.pid == 0 && k->metrics_fd >= 0)
@@ -649,6 +664,7 @@ static void throw_away(struct keeper *k)
 	analysis_forget(k);
 	reporting_forget(k);
 	delivery_forget(k);
+	notices_forget(k);
 	k->give_back = true;
 	(void)poll(NULL, 0, FULL_PAUSE_MS); /* haste makes no space */
 }
@@ -749,11 +765,13 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	analysis_deadlines(k);
 	reporting_deadlines(k);
 	delivery_deadlines(k);
+	notices_deadlines(k);
 	analysis_dispatch(k);
 	reporting_dispatch(k);
 	delivery_dispatch(k);
 	retention_turn(k);
 	retry_parked(k);
+	notices_dispatch(k);
 	serve_control(k, t);
 	/* report files are renamed in this turn: directories before rows, rows before words */
 	keeper_sync(k);
@@ -822,6 +840,8 @@ static void stop(struct keeper *k)
 		helper_ended(&k->infer[i], k->boot);
 	for (i = 0; i < k->config->n_peers; i++)
 		helper_ended(&k->courier[i].helper, k->boot);
+	for (i = 0; i < k->config->n_notify; i++)
+		helper_ended(&k->hook[i].helper, k->boot);
 }
 
 static int open_signals(void)

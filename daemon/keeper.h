@@ -10,6 +10,7 @@
  *	commitment.c  destinations that must say that they keep what they took
  *	disk.c        how full the disk is, and what is done then
  *	control.c     the operator's socket
+ *	notices.c     what hooks are told
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	reload.c      another configuration: tried, then taken over
  *	recovery.c    the start
@@ -35,6 +36,7 @@
 #include "daemon/findings.h"
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
+#include "daemon/notices.h"
 
 #define KEEPER_WORKERS_MAX CONFIG_WORKERS_MAX
 #define KEEPER_DECODE_AHEAD 2
@@ -124,6 +126,8 @@ struct courier { /* one for each configured peer */
 	unsigned failures;         /* consecutive, of the destination as a whole */
 	int64_t not_before;        /* boot ms: the circuit is open until then */
 	bool held;                 /* an operator keeps everything back (setting "hold AE") */
+	int64_t away_since;        /* wall ms of the first failure in a row */
+	bool told_away;            /* notify: away */
 };
 
 struct outgoing {
@@ -159,6 +163,7 @@ struct keeper {
 	struct courier *courier;   /* [CONFIG_PEERS_MAX], config->n_peers used */
 	int listen_fd[KEEPER_SOCKETS_MAX]; /* the service manager's, or the first receiver's */
 	struct figures *figures;
+	struct hook hook[NOTIFY_MAX]; /* config->n_notify used */
 	int metrics_fd;            /* listens for carzerod-export; -1 */
 	size_t n_listen_fds, n_tls_fds; /* the latter stand last */
 	char n_sockets[8], n_tls_sockets[8]; /* how many of both, for a successor's command line */

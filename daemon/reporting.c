@@ -309,6 +309,7 @@ static bool still_ours(struct keeper *k, int r, const char *what)
 
 static void retry(struct keeper *k, struct composition *c, const char *why, bool uncount)
 {
+	char key[64];
 	int64_t due = k->now + keeper_backoff_ms(RETRY_BASE_MS, RETRY_CAP_MS, c->study.attempt - 1);
 
 	drop_files(k, c);
@@ -317,6 +318,8 @@ static void retry(struct keeper *k, struct composition *c, const char *why, bool
 		if (still_ours(k, store_close_study(k->store, &c->study, STUDY_PARKED, why), "park a study"))
 			log_error("study=%lld parked: its report could not be made in %u attempts: %s; see carzeroctl show",
 				  (long long)c->study.id, c->study.attempt, why);
+		(void)snprintf(key, sizeof(key), "study=%lld parked", (long long)c->study.id);
+		notices_raise(k, NOTIFY_SET_ASIDE, &c->study, key, "a report could not be made: %s", why);
 	} else if (still_ours(k, store_retry_study(k->store, &c->study, due, why, uncount), "retry a study"))
 		log_warning("study=%lld report attempt %u failed: %s; tried again", (long long)c->study.id,
 			    c->study.attempt, why);
@@ -799,9 +802,35 @@ static void record_report(struct keeper *k, const struct composition *c, unsigne
 }
 
 /* All classes are written and fsynced: names, rows and deliveries in one transaction. */
+/* Which urgent findings are present in an image of this report; true when any is.  Only one with a calibration and an
+ * operating point of its own can be (findings.h). */
+static bool urgent_findings(struct keeper *k, const struct composition *c, bool *ret)
+{
+	CLEANUP(free) struct score *scores = xcalloc(FINDINGS_MAX, sizeof(*scores));
+	bool any = false;
+	size_t i, j, f, n;
+
+	for (i = 0; i < c->n_instances; i++) {
+		n = 0;
+		keeper_must(k, store_instance_scores(k->store, c->instance[i].id, scores, FINDINGS_MAX, &n), "read scores");
+		for (j = 0; j < n; j++) {
+			for (f = 0; f < k->findings->n; f++) {
+				const struct finding *finding = &k->findings->finding[f];
+
+				if (finding->urgency != URGENCY_URGENT || scores[j].decision != DECISION_PRESENT ||
+				    strcmp(finding->id, scores[j].finding) != 0)
+					continue;
+				ret[f] = any = true;
+			}
+		}
+	}
+	return any;
+}
+
 static void finish(struct keeper *k, struct composition *c)
 {
 	unsigned revision = c->study.revision + 1;
+	bool urgent[FINDINGS_MAX] = { false };
 	size_t i;
 	int r0;
 
@@ -830,6 +859,8 @@ static void finish(struct keeper *k, struct composition *c)
 	for (i = 0; i < c->n_made; i++)
 		queue_deliveries(k, c, revision, c->made[i].report.kind);
 	record_report(k, c, revision);
+	if (urgent_findings(k, c, urgent))
+		notices_urgent(k, &c->study, revision, urgent);
 	log_info("study=%lld reported revision=%u images=%zu destinations=%zu", (long long)c->study.id, revision,
 		 c->n_instances, c->n_destinations);
 	k->reported++;

@@ -126,3 +126,23 @@ CREATE TABLE commitment (
 	asked    INTEGER NOT NULL -- 0 until the peer has taken the question
 ) STRICT;
 CREATE INDEX commitment_unasked ON commitment (delivery) WHERE asked = 0;
+
+-- What hooks (`notify` in carzerod.yaml) are to be told: waits while ended = 0, due again after a failure; a key
+-- of a hook is told once.  No patient data.
+CREATE TABLE notice (
+	id      INTEGER PRIMARY KEY AUTOINCREMENT,
+	hook    TEXT NOT NULL CHECK (length(hook) BETWEEN 1 AND 32),
+	event   TEXT NOT NULL,
+	key     TEXT NOT NULL,
+	body    TEXT NOT NULL,
+	attempt INTEGER NOT NULL DEFAULT 0,
+	due     INTEGER NOT NULL,
+	created INTEGER NOT NULL,
+	ended   INTEGER NOT NULL DEFAULT 0,
+	UNIQUE (hook, key)
+) STRICT;
+CREATE INDEX notice_waiting ON notice (hook, id) WHERE ended = 0;
+CREATE TRIGGER notice_added AFTER INSERT ON notice
+BEGIN
+	DELETE FROM notice WHERE id <= (SELECT id FROM notice ORDER BY id DESC LIMIT 1 OFFSET 10000);
+END;

@@ -365,6 +365,29 @@ int store_list_doomed(struct store *s, struct doomed *ret, size_t max, size_t *r
 int store_forget_doomed(struct store *s, const struct doomed *d);
 /* Earliest `quiet` among studies that could expire next, of each kind; INT64_MAX: none. */
 int store_next_expiry(struct store *s, struct retention *ret);
+/* ---- notices -------------------------------------------------------------------------------- */
+
+#define STORE_HOOK_MAX 33
+#define STORE_NOTICE_BODY_MAX 2048
+#define STORE_NOTICE_LEASE_MS 120000
+
+struct notice {
+	int64_t id;
+	char hook[STORE_HOOK_MAX], event[24];
+	char key[128];         /* what it is about: "urgent study 12 revision 1" */
+	char body[STORE_NOTICE_BODY_MAX];
+	unsigned attempt;
+	int64_t created;
+};
+
+/* Fills hook, event, key, body, created.  A key that this hook was told is no error and no second notice. */
+int store_add_notice(struct store *s, const struct notice *n);
+/* The first that is due, its attempt counted; due again after the lease should nobody say how it went.  -ENOENT. */
+int store_next_notice(struct store *s, const char *hook, int64_t now, struct notice *ret);
+int store_defer_notice(struct store *s, int64_t id, int64_t due);
+int store_end_notice(struct store *s, int64_t id, int64_t now); /* told, or given up */
+/* When the next is due (INT64_MAX: none waits) and how many wait. */
+int store_notices_due(struct store *s, const char *hook, int64_t *ret_due, uint64_t *ret_waiting);
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 

@@ -84,6 +84,7 @@ yaml() { only 'daemon/yaml\.[ch]' 'yaml\.h'; }
 systemd() { only 'daemon/notify\.c' 'systemd/'; }
 seccomp() { only 'daemon/sandbox\.c|tests/[^:]*' 'seccomp\.h|linux/(seccomp|filter)\.h'; }
 landlock() { only 'daemon/landlock\.c' 'linux/landlock\.h'; }
+curl() { only 'daemon/hook\.c' 'curl/'; }
 microhttpd() { only 'daemon/export\.c' 'microhttpd\.h'; }
 openjpeg() { only 'dicom/j2k\.c|tests/[^:]*' '(.*/)?openjpeg\.h'; }
 cairo() { only 'dicom/page\.c' '(.*/)?(cairo|pango)[a-z0-9_/-]*\.h|glib[a-z-]*(\.h|/)|hb[a-z-]*\.h|fontconfig/'; }
@@ -161,6 +162,7 @@ rule yaml 'yaml.h only in daemon/yaml.c' daemon/config.c '#include <yaml.h>'
 rule systemd 'systemd/ only in daemon/notify.c' daemon/carzerod.c '#include <systemd/sd-daemon.h>'
 rule seccomp 'seccomp.h only in daemon/sandbox.c' daemon/infer.c '#include <seccomp.h>'
 rule landlock 'linux/landlock.h only in daemon/landlock.c' daemon/helper.c '#include <linux/landlock.h>'
+rule curl 'curl/ only in daemon/hook.c' daemon/export.c '#include <curl/curl.h>'
 rule microhttpd 'microhttpd.h only in daemon/export.c' daemon/control.c '#include <microhttpd.h>'
 rule openjpeg 'openjpeg.h only in dicom/j2k.c and tests/' dicom/image.cc '#include <openjpeg.h>'
 rule cairo 'cairo, pango and glib only in dicom/page.c' dicom/sc.cc '#include <pango/pangocairo.h>'

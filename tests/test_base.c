@@ -399,6 +399,17 @@ static const char *digest_hex(const void *p, size_t n)
 }
 
 /* FIPS 180-4 examples of NIST. */
+static void test_hmac(void)
+{
+	static const char text[] = "what do ya want for nothing?"; /* RFC 4231 4.3 */
+	char hex[DIGEST_HEX_MAX];
+	uint8_t mac[DIGEST_SIZE];
+
+	digest_hmac("Jefe", 4, text, sizeof(text) - 1, mac);
+	str_hex(hex, mac, sizeof(mac));
+	is_str(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843", "HMAC-SHA-256");
+}
+
 static void test_sha256(void)
 {
 	static const char two_blocks[] = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
@@ -935,6 +946,7 @@ int main(void)
 	test_mem();
 	test_err();
 	test_sha256();
+	test_hmac();
 	test_digest_fd();
 	test_uuid();
 	test_stamp();

@@ -886,6 +886,42 @@ static void test_plans(void)
 	store_close(s);
 }
 
+/* ---- notices -------------------------------------------------------------------------------- */
+
+static void test_notices(void)
+{
+	struct store *s = open_fresh("notices.db");
+	struct notice n = { .hook = "oncall", .event = "urgent", .key = "urgent study=1", .body = "{}", .created = 10 }, got;
+	uint64_t waiting;
+	int64_t due;
+
+	is_int(store_notices_due(s, "oncall", &due, &waiting), 0, "ask");
+	ok(due == INT64_MAX && waiting == 0, "nothing waits");
+	is_int(store_add_notice(s, &n), 0, "add");
+	is_int(store_add_notice(s, &n), 0, "the same again");
+	(void)str_copy(n.key, sizeof(n.key), "urgent study=2");
+	is_int(store_add_notice(s, &n), 0, "another");
+	(void)str_copy(n.hook, sizeof(n.hook), "mail");
+	is_int(store_add_notice(s, &n), 0, "for another hook");
+	is_int(store_notices_due(s, "oncall", &due, &waiting), 0, "ask");
+	ok(due == 0 && waiting == 2, "two wait, at once");
+	is_int(store_next_notice(s, "oncall", 100, &got), 0, "claim");
+	is_str(got.key, "urgent study=1", "the first");
+	is_int(got.attempt, 1, "first attempt");
+	is_int(store_next_notice(s, "oncall", 100, &n), 0, "claim");
+	is_str(n.key, "urgent study=2", "the second: the first has its lease");
+	is_int(store_next_notice(s, "oncall", 100, &n), -ENOENT, "no third");
+	is_int(store_defer_notice(s, got.id, 500), 0, "defer");
+	is_int(store_next_notice(s, "oncall", 499, &n), -ENOENT, "not yet");
+	is_int(store_next_notice(s, "oncall", 500, &n), 0, "now");
+	ok(n.id == got.id && n.attempt == 2 && n.created == 10, "second attempt of the same");
+	is_int(store_end_notice(s, n.id, 600), 0, "told");
+	is_int(store_add_notice(s, &got), 0, "told again under its key:");
+	is_int(store_next_notice(s, "oncall", 600, &n), -ENOENT, "it is not");
+	is_int(store_next_notice(s, "oncall", 100 + STORE_NOTICE_LEASE_MS, &n), 0, "a lease that ended is due");
+	store_close(s);
+}
+
 int main(void)
 {
 	make_dir("test_store");
@@ -906,6 +942,7 @@ int main(void)
 	test_older_scores();
 	test_events();
 	test_backup();
+	test_notices();
 	test_plans();
 	return done();
 }
