@@ -3,7 +3,7 @@
 # the real node: accepted, decoded as a second decoder does, scored, reported.  Prints the table.
 #
 # By default a selection; CHECK_LONG=yes makes all of it.  DCMTK's dcmsend sends what DCMTK knows; HTJ2K,
-# which it has no names for, is sent by the few lines of PS3.8 below.
+# which it has no names for, by raw_scu.py.
 #
 # Bit-exact means: the node's content digest (patient, matrix and stored values) of the coded film equals that
 # of its twin in the same study, whose pixels GDCM or OpenJPH decoded; and so do all logits.
@@ -20,82 +20,6 @@ made=$?
 [ $made != 77 ] || skip_all "$(tail -n 1 "$work/make.out")"
 ok $made "the films are made: $(wc -l <"$films/table.tsv")"
 [ $made = 0 ] || sed 's/^/# /' "$work/make.out" | tail -n 20
-
-# A storage SCU in PS3.7 and PS3.8: one context a class and syntax, the data set as it stands in the file.
-send_ht() { # send_ht FILE...
-	/usr/bin/python3 - "$node_port" "$@" <<-'END'
-	import socket, struct, sys
-	def item(kind, body):
-	    return struct.pack(">BBH", kind, 0, len(body)) + body
-	def pdu(kind, body):
-	    return struct.pack(">BBI", kind, 0, len(body)) + body
-	def element(number, vr, value):
-	    if isinstance(value, int):
-	        value = struct.pack("<I" if vr == "UL" else "<H", value)
-	    else:
-	        value = value.encode() + b"\0" * (len(value) % 2)
-	    return struct.pack("<HHI", 0, number, len(value)) + value
-	def receive(s):
-	    head = b""
-	    while len(head) < 6:
-	        head += s.recv(6 - len(head)) or sys.exit("the node closed the connection")
-	    n, body = struct.unpack(">I", head[2:])[0], b""
-	    while len(body) < n:
-	        body += s.recv(n - len(body)) or sys.exit("the node closed the connection")
-	    return head[0], body
-	def meta(b):
-	    at, v = 132, {}
-	    while b[at:at + 2] == b"\x02\x00":
-	        number, vr = struct.unpack("<H", b[at + 2:at + 4])[0], b[at + 4:at + 6]
-	        long = vr in (b"OB", b"UN")
-	        n = struct.unpack("<I" if long else "<H", b[at + 8:at + 12] if long else b[at + 6:at + 8])[0]
-	        at += 12 if long else 8
-	        v[number] = b[at:at + n].rstrip(b"\0").decode() if vr == b"UI" else ""
-	        at += n
-	    return v[2], v[3], v[0x10], b[at:]
-	files = [meta(open(f, "rb").read()) for f in sys.argv[2:]]
-	contexts = {c: 2 * i + 1 for i, c in enumerate(sorted({f[0::2][:2] for f in files}))}
-	s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60)
-	s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-	s.sendall(pdu(1, struct.pack(">HH16s16s32x", 1, 0, b"CARZEROD".ljust(16), b"HTJ2K".ljust(16)) +
-	    item(0x10, b"1.2.840.10008.3.1.1.1") + b"".join(
-	        item(0x20, struct.pack(">BBBB", i, 0, 0, 0) + item(0x30, c[0].encode()) + item(0x40, c[1].encode()))
-	        for c, i in contexts.items()) +
-	    item(0x50, item(0x51, struct.pack(">I", 65536)) + item(0x52, b"2.25.1"))))
-	kind, body = receive(s)
-	if kind != 2:
-	    sys.exit("association refused")
-	at, accepted = 68, {}
-	while at < len(body):
-	    t, n = body[at], struct.unpack(">H", body[at + 2:at + 4])[0]
-	    if t == 0x21:
-	        accepted[body[at + 4]] = body[at + 6] == 0
-	    at += 4 + n
-	wrong = 0
-	for i, (sop_class, uid, syntax, data) in enumerate(files):
-	    context = contexts[sop_class, syntax]
-	    if not accepted.get(context):
-	        print("context refused:", syntax)
-	        wrong += 1
-	        continue
-	    c = (element(2, "UI", sop_class) + element(0x100, "US", 1) + element(0x110, "US", i + 1) + element(0x700, "US", 0) +
-	         element(0x800, "US", 0) + element(0x1000, "UI", uid))
-	    c = element(0, "UL", len(c)) + c
-	    s.sendall(pdu(4, struct.pack(">IBB", len(c) + 2, context, 3) + c))
-	    for a in range(0, len(data), 16000):
-	        part = data[a:a + 16000]
-	        last = 2 if a + 16000 >= len(data) else 0
-	        s.sendall(pdu(4, struct.pack(">IBB", len(part) + 2, context, last) + part))
-	    kind, body = receive(s)
-	    at = body.find(b"\0\0\0\x09\x02\0\0\0")
-	    if kind != 4 or at < 0 or body[at + 8:at + 10] != b"\0\0":
-	        print("not stored:", syntax, kind)
-	        wrong += 1
-	s.sendall(pdu(5, b"\0" * 4))
-	receive(s)
-	sys.exit(wrong)
-	END
-}
 
 write_config
 start_archive
@@ -116,7 +40,7 @@ check "implicit LE, by storescu" storescu -xi -aet DCMTK -aec CARZEROD 127.0.0.1
 check "explicit BE, by storescu" storescu -xb -aet DCMTK -aec CARZEROD 127.0.0.1 "$node_port" $(films_of explicit_BE)
 check "all others that DCMTK knows, and the twins, by dcmsend" dcmsend -dn -nh -aet DCMTK -aec CARZEROD \
 	127.0.0.1 "$node_port" $(films_of rest)
-check "HTJ2K, by PS3.8" send_ht $(films_of HTJ2K)
+check "HTJ2K, by PS3.8" /usr/bin/python3 "$srcdir/tests/raw_scu.py" "$node_port" $(films_of HTJ2K)
 check "nothing waits" wait_for 600 nothing_waits
 echo "# $(($(date +%s) - began)) s from the first association to the last report"
 
