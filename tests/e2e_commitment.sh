@@ -7,7 +7,7 @@ begin
 
 configure() { # configure MODE
 	write_config
-	sed -i -e "s|^- {ae_title: ARCHIVE.*|- {ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port, commitment: $1}|" \
+	sed -i -e "s|^- {ae_title: ARCHIVE.*|- {ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port, objects: [sr], commitment: $1}|" \
 		"$work/carzerod.yaml"
 }
 archive() { # archive OPTIONS...: tests/peer_archive

@@ -43,7 +43,7 @@ check "the configuration as shipped is good but for the model" sh -c \
 # ---- three lines, and a report ------------------------------------------------------------------------------
 cp -r "$bundle" "$root/srv/carzerod/model"
 sed -i -e "s/^#listen: .*/listen: [\"127.0.0.1:$node_port\"]/" \
-	-e "s/^ae_title: .*/ae_title: CARZEROD/" -e "s/{ae_title: ARCHIVE, host: archive.example.org, port: 104}/{ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port}/" \
+	-e "s/^ae_title: .*/ae_title: CARZEROD/" -e "s/{ae_title: ARCHIVE, host: archive.example.org, port: 104}/{ae_title: ARCHIVE, host: 127.0.0.1, port: $archive_port, objects: [sr]}/" \
 	"$root/etc/carzerod/carzerod.yaml"
 check "with a model it is good" inside /usr/sbin/carzerod --check-config
 start_inside() {

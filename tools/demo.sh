@@ -36,7 +36,7 @@ free_port() { # sets $port
 	port=$((${port:-21100} + 1))
 	while listens $port; do port=$((port + 1)); done
 }
-arrived() { # N: so many reports
+arrived() { # N: so many reports and pages
 	[ "$(find "$work/archive" -type f | wc -l)" -ge "$1" ]
 }
 film() { # NAME STUDY OPTIONS...
@@ -85,8 +85,8 @@ echo "sending four studies of phantoms to CARZEROD on port $node_port: a normal 
 echo "a right pneumothorax, and one that is not tagged as a phantom"
 storescu -aet MODALITY -aec CARZEROD 127.0.0.1 "$node_port" "$work"/normal.dcm "$work"/normal-lateral.dcm "$work"/effusion.dcm \
 	"$work"/pneumothorax.dcm "$work"/untagged.dcm || fail "the node refused the studies"
-wait_for 60 "three reports" arrived 3
-wait_for 10 "the record" sh -c "'$build/carzeroctl' -c '$work/carzerod.yaml' queue | grep -q '^0 '"
+wait_for 60 "three reports and their pages" arrived 6
+wait_for 10 "the record" sh -c "'$build/carzeroctl' -c '$work/carzerod.yaml' queue | grep -q 'the queue is empty'"
 
 for f in "$work"/archive/*; do
 	uid=$(dcmdump -q +L +P 0020,000d "$f" 2>/dev/null | sed -n 's/.*\[\([0-9.]*\)\].*/\1/p')
@@ -95,6 +95,11 @@ for f in "$work"/archive/*; do
 	${root}2) name=effusion ;;
 	*) name=pneumothorax ;;
 	esac
+	if [ "$(dcmdump -q +P 0008,0060 "$f" 2>/dev/null | sed 's|.*\[\([A-Z]*\)\].*|\1|')" = OT ]; then # a Secondary Capture
+		mv "$f" "$work/$name-page.dcm"
+		dcm2pnm +on "$work/$name-page.dcm" "$work/$name-page.png" 2>/dev/null
+		continue
+	fi
 	mv "$f" "$work/$name-report.dcm"
 	dsr2html +Xf /dev/null "$work/$name-report.dcm" "$work/$name.html" 2>/dev/null || dsr2html "$work/$name-report.dcm" "$work/$name.html" 2>/dev/null
 	dsrdump "$work/$name-report.dcm" >"$work/$name.txt" 2>/dev/null
@@ -125,6 +130,8 @@ else
 fi
 cat <<END
   reports as DICOM SR  $work/*-report.dcm
+  pages to look at     $work/normal-page.png, effusion-page.png, pneumothorax-page.png
+                       (Secondary Captures, as the archive got them: *-page.dcm)
   reports for people   $work/normal.html, effusion.html, pneumothorax.html (and .txt)
   database             $work/state/carzerod.db
   node's log           $work/node.log
