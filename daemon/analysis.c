@@ -148,7 +148,8 @@ static bool claim(struct keeper *k, struct job *j)
 			k->n_suspects = 0; /* purged, or waiting for a retry: no reason to go slowly for ever */
 		return false;
 	}
-	keeper_must(k, r, "claim an object");
+	if (!keeper_must(k, r, "claim an object"))
+		return false;
 	failpoint("analysis.claimed");
 	return true;
 }

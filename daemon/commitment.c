@@ -73,7 +73,8 @@ static void again(struct keeper *k, const struct delivery *d, const char *why, b
 
 	if (r == -ESTALE)
 		return; /* told meanwhile, or sent again already */
-	keeper_must(k, r, "send a delivery again");
+	if (!keeper_must(k, r, "send a delivery again"))
+		return;
 	keeper_event(k, d->study, EVENT_DELIVERY, "%s to %s not committed, %s: %s", d->kind, d->destination,
 		     parked ? "parked" : "sent again", why);
 	if (parked)
@@ -115,7 +116,8 @@ void commitment_told(struct keeper *k, const struct ipc_committed *t, const char
 			    destination);
 		return;
 	}
-	keeper_must(k, r, "find a storage commitment");
+	if (!keeper_must(k, r, "find a storage commitment"))
+		return;
 	if (d.state == DELIVERY_SENDING)
 		return; /* being sent again: it will be asked for anew */
 	if (t->failed) {
@@ -127,7 +129,8 @@ void commitment_told(struct keeper *k, const struct ipc_committed *t, const char
 	r = store_confirm_delivery(k->store, &d, k->now, "stored and committed");
 	if (r == -ESTALE)
 		return; /* told twice */
-	keeper_must(k, r, "close a delivery");
+	if (!keeper_must(k, r, "close a delivery"))
+		return;
 	failpoint("commitment.confirmed");
 	k->delivered++;
 	figures_delivered(k, d.study);

@@ -212,7 +212,8 @@ static void offer(struct keeper *k, struct courier *c)
 	size_t n = 0, i;
 	int r = store_delivery_reports(k->store, &c->delivery, all, ARRAY_SIZE(all), &n);
 
-	keeper_must(k, r, "list the reports of a delivery");
+	if (!keeper_must(k, r, "list the reports of a delivery"))
+		return;
 	c->busy = true;
 	c->n_reports = order_reports(c, all, n, c->report);
 	if (c->n_reports == 0) {
@@ -279,7 +280,8 @@ static void dispatch_one(struct keeper *k, struct courier *c)
 	r = store_next_delivery(k->store, c->peer->ae_title, k->now, k->now + SEND_TIME_MS, &c->delivery);
 	if (r == -ENOENT)
 		return;
-	keeper_must(k, r, "claim a delivery");
+	if (!keeper_must(k, r, "claim a delivery"))
+		return;
 	failpoint("delivery.claimed");
 	offer(k, c);
 }

@@ -49,17 +49,18 @@
 
 /* ---- small things ------------------------------------------------------------------------------------ */
 
-void keeper_must(struct keeper *k, int r, const char *what)
+bool keeper_must(struct keeper *k, int r, const char *what)
 {
 	if (r < 0 && k->in_turn && (k->full || r == -ENOSPC || r == -EDQUOT)) {
 		if (!k->full)
 			disk_full(k, what);
 		k->full = true;
-		return;
+		return false;
 	}
 	if (r < 0)
 		fatal(FATAL_IO, "cannot %s: %s (%s); the node stops, restart recovers", what, strerror(-r),
 		      store_error(k->store));
+	return true;
 }
 
 void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)

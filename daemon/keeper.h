@@ -224,9 +224,9 @@ int keeper_run(struct keeper *k); /* returns after SIGTERM, with everything at r
 void keeper_post(struct keeper *k, struct helper *helper, int sock, const union ipc_message *m,
 		 const int *fds, size_t n_fds);
 /* Checks a store or spool call that has no business failing.  It returns after a failure in one case: the disk is full
- * inside a turn.  Then the whole turn is thrown away at its end, with the work that it began: the caller need not care
- * what its results are, only not rely on them. */
-void keeper_must(struct keeper *k, int r, const char *what);
+ * inside a turn; it is false then.  The whole turn is thrown away at its end, with the work that it began: the caller need
+ * not care what its results are, only not rely on them. */
+bool keeper_must(struct keeper *k, int r, const char *what);
 /* Into the history that carzeroctl why tells; study 0: the node's.  Inside the turn's transaction. */
 void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));

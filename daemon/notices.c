@@ -141,7 +141,8 @@ static void offer(struct keeper *k, struct hook *h)
 
 	if (r == -ENOENT)
 		return;
-	keeper_must(k, r, "claim a notice");
+	if (!keeper_must(k, r, "claim a notice"))
+		return;
 	h->busy = true;
 	h->ticket = ++k->ticket;
 	h->deadline = k->boot + HOOK_TIME_MS;

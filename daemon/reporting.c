@@ -303,8 +303,7 @@ static bool still_ours(struct keeper *k, int r, const char *what)
 {
 	if (r == -ESTALE)
 		return false;
-	keeper_must(k, r, what);
-	return true;
+	return keeper_must(k, r, what);
 }
 
 static void retry(struct keeper *k, struct composition *c, const char *why, bool uncount)
@@ -758,7 +757,8 @@ void reporting_dispatch(struct keeper *k)
 		r = store_next_study(k->store, k->now, lease, &c->study);
 		if (r == -ENOENT)
 			return;
-		keeper_must(k, r, "claim a study");
+		if (!keeper_must(k, r, "claim a study"))
+			return;
 		failpoint("reporting.claimed");
 		begin_study(k, c);
 	}
