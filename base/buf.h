@@ -18,7 +18,9 @@ struct buf {
 
 static inline struct buf buf_of(const void *p, size_t n)
 {
-	return (struct buf){ .p = p, .left = n };
+	struct buf b = { (const uint8_t *)p, n }; /* C++ includes this too */
+
+	return b;
 }
 
 int buf_get_u8(struct buf *b, uint8_t *ret);

@@ -34,6 +34,7 @@
 
 #include "daemon/config.h"
 #include "daemon/ctl.h"
+#include "daemon/helper.h"
 #include "daemon/findings.h"
 #include "daemon/yaml.h"
 
@@ -54,6 +55,7 @@ static const char usage[] =
 	"  why STUDY_UID       what happened to it in order of time, and what would change it\n"
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
+	"  fetch PEER ...      bring studies from an archive; fetch --help\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
 	"  hold AE_TITLE       keep deliveries to a destination back, until release AE_TITLE\n"
 	"  release [AE_TITLE]  let them go; without a name: accept associations again\n"
@@ -780,6 +782,22 @@ static void load(const char *path, struct config **ret)
 	(void)fprintf(stderr, "carzeroctl: %s; going on with what the node was started or reloaded with\n", e.text);
 }
 
+/* carzeroctl [-c FILE] fetch ...: a program of its own, for it speaks DICOM. */
+static void become_fetch(int argc, char **argv)
+{
+	int at = argc > 3 && (strcmp(argv[1], "-c") == 0 || strcmp(argv[1], "--config") == 0) ? 3 : 1;
+	char path[4096];
+
+	if (at >= argc || strcmp(argv[at], "fetch") != 0)
+		return;
+	if (snprintf(path, sizeof(path), "%s/carzerod-fetch", helper_folder()) >= (int)sizeof(path))
+		ctl_stop(2, "fetch: path too long");
+	for (; at < argc; at++) /* the word goes, the rest stays in order */
+		argv[at] = argv[at + 1];
+	(void)execv(path, argv);
+	ctl_stop(2, "fetch: %s: %s", path, strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -793,6 +811,7 @@ int main(int argc, char **argv)
 	int c, r;
 
 	log_open("carzeroctl", LOG_LEVEL_WARNING);
+	become_fetch(argc, argv);
 	while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
 		if (c == 'c')
 			path = optarg;

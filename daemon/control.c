@@ -10,6 +10,7 @@
  *	hold AE, release AE deliveries to a destination wait until an operator lets them go, also across restarts
  *	drain, release      no association is accepted any more, and again
  *	requeue ID          a settled or quarantined object is analysed again
+ *	fetch ...           what comes next of a study from an archive is fetched
  *	purge UID           all of a study goes, sent or not
  *	purge-older MS      all studies that were quiet for longer go, unless something of them is still to be sent
  *
@@ -254,6 +255,27 @@ static json_t *reload_json(const struct keeper *k)
 			 "good", k->reload_good, "text", k->reload_text);
 }
 
+/* keep|send STUDY_UID AE_TITLE: before carzerod-fetch asks the archive of that title to send.  ?: how many images
+ * wait, for it to hold back. */
+static json_t *fetch(struct keeper *k, const char *request)
+{
+	bool keep = strncmp(request, "keep ", 5) == 0;
+	char uid[UID_MAX];
+	const char *ae = request + 5, *space = strchr(ae, ' ');
+
+	if (strcmp(request, "?") == 0)
+		return json_pack("{s:I}", "waiting", (json_int_t)(k->counts.instances[INSTANCE_READY] +
+							      k->counts.instances[INSTANCE_CLAIMED]));
+	if ((!keep && strncmp(request, "send ", 5) != 0) || space == NULL || space - ae >= UID_MAX)
+		return json_pack("{s:s}", "error", "fetch wants keep or send, a study and an AE title");
+	(void)str_copy_padded(uid, sizeof(uid), ae, (size_t)(space - ae));
+	ae = space + 1;
+	if (!uid_valid(uid) || config_peer(k->config, ae) == NULL)
+		return json_pack("{s:s}", "error", "fetch: no such peer, or not a UID");
+	keeper_must(k, store_note_fetched(k->store, uid, ae, keep), "note what is fetched");
+	return json_pack("{s:b}", "noted", true);
+}
+
 static json_t *answer(struct keeper *k, const char *request)
 {
 	if (strcmp(request, "status") == 0)
@@ -276,6 +298,8 @@ static json_t *answer(struct keeper *k, const char *request)
 		return flush(k, request + 6);
 	if (strncmp(request, "requeue ", 8) == 0)
 		return requeue(k, request + 8);
+	if (strncmp(request, "fetch ", 6) == 0)
+		return fetch(k, request + 6);
 	if (strncmp(request, "purge ", 6) == 0)
 		return purge(k, request + 6);
 	if (strncmp(request, "purge-older ", 12) == 0)

@@ -481,6 +481,7 @@ void delivery_sent(struct keeper *k, struct courier *c, const struct ipc_sent *d
 	case SCU_NO_CONTEXT:
 		not_taken(k, c, -1, why);
 		return;
+	case SCU_LIMIT: /* not of a C-STORE */
 	case SCU_UNREACHABLE:
 	case SCU_REJECTED_TRANSIENT:
 		lost(k, c, why);

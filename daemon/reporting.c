@@ -236,10 +236,17 @@ static void find_destinations(struct keeper *k, struct composition *c)
 	const struct peer *peer[CONFIG_PEERS_MAX];
 	unsigned unresolved;
 	size_t i, j, n;
+	bool fetched;
 
 	for (i = 0; i < c->n_instances; i++) {
 		if (source_seen(c, i))
 			continue;
+		keeper_must(k, store_is_fetched(k->store, c->study.study_uid, c->instance[i].calling_ae, &fetched),
+			    "ask whether a study was fetched");
+		if (fetched) {
+			(void)snprintf(c->why, sizeof(c->why), "fetched: its reports are kept and not sent");
+			continue;
+		}
 		unresolved = 0;
 		n = config_route(k->config, c->instance[i].calling_ae, peer, ARRAY_SIZE(peer), &unresolved);
 		for (j = 0; j < n; j++)

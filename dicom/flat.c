@@ -43,6 +43,11 @@ static int get_length(struct buf *b, bool explicit_vr, uint32_t *ret)
 	return 0;
 }
 
+struct flat flat_of(const void *p, size_t n, bool explicit_vr)
+{
+	return (struct flat){ .left = buf_of(p, n), .explicit_vr = explicit_vr };
+}
+
 int flat_next(struct flat *f, struct flat_element *ret)
 {
 	for (;;) {

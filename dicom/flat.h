@@ -30,10 +30,7 @@ struct flat_element {
 	struct buf value; /* nothing when the length is undefined: the walk is inside already */
 };
 
-static inline struct flat flat_of(const void *p, size_t n, bool explicit_vr)
-{
-	return (struct flat){ .left = buf_of(p, n), .explicit_vr = explicit_vr };
-}
+struct flat flat_of(const void *p, size_t n, bool explicit_vr);
 
 /* 1: an element; 0: the end; -EBADMSG. */
 int flat_next(struct flat *f, struct flat_element *ret);

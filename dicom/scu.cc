@@ -43,6 +43,7 @@ extern "C" {
 
 #include "dicom/command.h"
 #include "dicom/dicom.h"
+#include "dicom/flat.h"
 #include "dicom/scu.h"
 #include "dicom/spooled.h"
 
@@ -702,6 +703,159 @@ enum scu_failure await_commitment(struct scu *s, unsigned seconds, struct err *e
 	return failure;
 }
 
+/* PS3.4 annex C: the same for both services, and for every answer. */
+enum : uint32_t {
+	STUDY_DATE = 0x00080020,
+	ACCESSION_NUMBER = 0x00080050,
+	RETRIEVE_LEVEL = 0x00080052,
+	MODALITIES_IN_STUDY = 0x00080061,
+	STUDY_UID = 0x0020000d,
+};
+
+bool is_pending(uint16_t status)
+{
+	return (status & 0xfffe) == 0xff00;
+}
+
+enum scu_failure send_query(struct scu *s, const char *doing, uint8_t id, struct command *q, const struct flat_out *data,
+			    struct err *e)
+{
+	uint8_t bytes[COMMAND_WRITE_MAX];
+	OFCondition c;
+
+	if (data->full)
+		return lost(s, e, doing, EC_IllegalParameter);
+	s->wire.end_ms = clock_boot_ms() + OPERATION_MS;
+	q->message_id = ++s->message_id;
+	q->data_set = true;
+	c = wire_send_pdv(s->association, id, DUL_COMMANDPDV, true, bytes, command_write(q, bytes));
+	if (c.good())
+		c = wire_send_pdv(s->association, id, DUL_DATASETPDV, true, data->p, data->n);
+	return c.bad() ? lost(s, e, doing, c) : SCU_OK;
+}
+
+/* The next answer to it, with its data set if there is one. */
+enum scu_failure next_answer(struct scu *s, const char *doing, uint8_t id, uint16_t field, struct command *ret,
+			     std::vector<uint8_t> *ret_data, struct err *e)
+{
+	enum scu_failure failure;
+	uint8_t context_id = 0;
+
+	failure = receive_command(s, doing, &context_id, ret, e);
+	if (failure != SCU_OK)
+		return failure;
+	if (context_id != id || ret->field != field || ret->message_id != s->message_id)
+		return lost(s, e, doing, DUL_UNEXPECTEDPDU);
+	ret_data->clear();
+	if (ret->data_set)
+		failure = receive_data_set(s, doing, id, ret_data, e);
+	return failure;
+}
+
+/* False: it names no study. */
+bool read_study(const std::vector<uint8_t> &data, bool explicit_vr, struct study_found *ret)
+{
+	struct flat f = flat_of(data.data(), data.size(), explicit_vr);
+	struct flat_element x;
+
+	memset(ret, 0, sizeof(*ret));
+	while (flat_next(&f, &x) > 0) {
+		if (x.tag == STUDY_UID && (!flat_text(&x, ret->study_uid, sizeof(ret->study_uid)) || !uid_valid(ret->study_uid)))
+			return false;
+		if (x.tag == STUDY_DATE && (!flat_text(&x, ret->date, sizeof(ret->date)) ||
+					    strspn(ret->date, "0123456789") != strlen(ret->date)))
+			ret->date[0] = '\0';
+		if (x.tag == MODALITIES_IN_STUDY && !flat_text(&x, ret->modalities, sizeof(ret->modalities)))
+			ret->modalities[0] = '\0';
+	}
+	return ret->study_uid[0] != '\0';
+}
+
+enum scu_failure find(struct scu *s, const struct study_query *wanted,
+		      bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status, struct err *e)
+{
+	static const char doing[] = "C-FIND";
+	uint8_t bytes[512], id = ASC_findAcceptedPresentationContextID(s->association, QUERY_FIND_CLASS);
+	struct flat_out o;
+	std::vector<uint8_t> data;
+	struct command q, answer;
+	enum scu_failure failure;
+
+	memset(&o, 0, sizeof(o));
+	o.p = bytes;
+	o.size = sizeof(bytes);
+	o.explicit_vr = is_explicit(s, id);
+	flat_put_text(&o, STUDY_DATE, "DA", wanted->date);
+	flat_put_text(&o, ACCESSION_NUMBER, "SH", wanted->accession);
+	flat_put_text(&o, RETRIEVE_LEVEL, "CS", "STUDY");
+	flat_put_text(&o, MODALITIES_IN_STUDY, "CS", "");
+	flat_put_text(&o, STUDY_UID, "UI", wanted->study_uid);
+	memset(&q, 0, sizeof(q));
+	q.field = COMMAND_C_FIND_RQ;
+	(void)str_copy(q.sop_class, sizeof(q.sop_class), QUERY_FIND_CLASS);
+	failure = send_query(s, doing, id, &q, &o, e);
+	while (failure == SCU_OK) {
+		struct study_found found;
+
+		failure = next_answer(s, doing, id, COMMAND_C_FIND_RSP, &answer, &data, e);
+		if (failure != SCU_OK)
+			return failure;
+		if (!is_pending(answer.status))
+			break;
+		if (read_study(data, o.explicit_vr, &found) && !each(arg, &found)) {
+			wire_abort(&s->wire, ABORT_USER, ABORT_NOT_SPECIFIED);
+			s->broken = true;
+			return SCU_LIMIT;
+		}
+	}
+	if (failure != SCU_OK)
+		return failure;
+	*ret_status = answer.status;
+	if (answer.status == 0)
+		return SCU_OK;
+	(void)err_set(e, -EIO, "%s: C-FIND answered %04XH", s->name, answer.status);
+	return SCU_STATUS;
+}
+
+enum scu_failure move(struct scu *s, const char *study_uid, struct move_result *ret, struct err *e)
+{
+	static const char doing[] = "C-MOVE";
+	uint8_t bytes[256], id = ASC_findAcceptedPresentationContextID(s->association, QUERY_MOVE_CLASS);
+	struct flat_out o;
+	std::vector<uint8_t> data;
+	struct command q, answer;
+	enum scu_failure failure;
+
+	memset(&o, 0, sizeof(o));
+	o.p = bytes;
+	o.size = sizeof(bytes);
+	o.explicit_vr = is_explicit(s, id);
+	flat_put_text(&o, RETRIEVE_LEVEL, "CS", "STUDY");
+	flat_put_text(&o, STUDY_UID, "UI", study_uid);
+	memset(&q, 0, sizeof(q));
+	q.field = COMMAND_C_MOVE_RQ;
+	(void)str_copy(q.sop_class, sizeof(q.sop_class), QUERY_MOVE_CLASS);
+	(void)str_copy(q.destination, sizeof(q.destination), s->peer.our_ae_title);
+	failure = send_query(s, doing, id, &q, &o, e);
+	do {
+		if (failure == SCU_OK)
+			failure = next_answer(s, doing, id, COMMAND_C_MOVE_RSP, &answer, &data, e);
+		if (failure != SCU_OK)
+			return failure;
+		s->wire.end_ms = clock_boot_ms() + OPERATION_MS; /* each object that was sent gives it time anew */
+	} while (is_pending(answer.status));
+	ret->status = answer.status;
+	ret->completed = answer.completed;
+	ret->failed = answer.failed;
+	ret->warned = answer.warned;
+	if (answer.status == 0 || answer.status == 0xb000) /* some sub-operations failed: the numbers say it */
+		return SCU_OK;
+	(void)err_set(e, -EIO, "%s: C-MOVE answered %04XH: %s", s->name, answer.status,
+		      answer.status == 0xa801 ? "our AE title is unknown there: the archive must be told our address" :
+						"see PS3.4 C.4.2");
+	return SCU_STATUS;
+}
+
 /* guarded() for functions that tell a scu_failure: what C++ throws is our own lack of memory or an
  * input that DCMTK gave up on, and the association cannot be trusted afterwards. */
 template <typename F> enum scu_failure sorted(struct scu *s, struct err *e, F f)
@@ -769,6 +923,18 @@ enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment
 enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e)
 {
 	return sorted(s, e, [&]() -> enum scu_failure { return await_commitment(s, seconds, e); });
+}
+
+enum scu_failure dicom_scu_find(struct scu *s, const struct study_query *q,
+				bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status,
+				struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return find(s, q, each, arg, ret_status, e); });
+}
+
+enum scu_failure dicom_scu_move(struct scu *s, const char *study_uid, struct move_result *ret, struct err *e)
+{
+	return sorted(s, e, [&]() -> enum scu_failure { return move(s, study_uid, ret, e); });
 }
 
 enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e)

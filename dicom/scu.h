@@ -43,6 +43,7 @@ enum scu_failure {
 	SCU_REJECTED_PERMANENT, /* result 1: our titles are unknown there: people must mend it */
 	SCU_NO_CONTEXT,       /* none of the offered classes accepted */
 	SCU_STATUS,           /* a DIMSE status came: see it */
+	SCU_LIMIT,            /* more answers than the caller takes */
 };
 
 struct scu; /* an open association */
@@ -62,6 +63,35 @@ enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment
 /* Waits for one N-EVENT-REPORT; peer.committed() tells of it.  SCU_UNREACHABLE: none came in that time, or the
  * association has ended. */
 enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e);
+/* ---- Query/Retrieve, Study Root (PS3.4 annex C), at the level of studies ---- */
+
+#define QUERY_FIND_CLASS "1.2.840.10008.5.1.4.1.2.2.1"
+#define QUERY_MOVE_CLASS "1.2.840.10008.5.1.4.1.2.2.2"
+
+struct study_query { /* "" asks for any */
+	char study_uid[UID_MAX];
+	char date[18];       /* YYYYMMDD or YYYYMMDD-YYYYMMDD */
+	char accession[17];
+};
+
+struct study_found {
+	char study_uid[UID_MAX];
+	char date[9];        /* "" when the archive does not say */
+	char modalities[65]; /* separated by backslashes; "" likewise, or cut */
+};
+
+struct move_result {
+	uint16_t status;
+	unsigned completed, failed, warned;
+};
+
+/* each() returns false when it takes no more: the association is aborted. */
+enum scu_failure dicom_scu_find(struct scu *s, const struct study_query *q,
+				bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status,
+				struct err *e);
+/* Asks the archive to send one study to our own AE title. */
+enum scu_failure dicom_scu_move(struct scu *s, const char *study_uid, struct move_result *ret, struct err *e);
+
 enum scu_failure dicom_scu_echo(struct scu *s, uint16_t *ret_status, struct err *e);
 /* Releases (or aborts, when broken) and frees. NULL allowed. */
 void dicom_scu_close(struct scu *s);

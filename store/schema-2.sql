@@ -146,3 +146,19 @@ CREATE TRIGGER notice_added AFTER INSERT ON notice
 BEGIN
 	DELETE FROM notice WHERE id <= (SELECT id FROM notice ORDER BY id DESC LIMIT 1 OFFSET 10000);
 END;
+
+-- What an operator had fetched from an archive without wanting its reports sent.  The newest 100000.
+CREATE TABLE fetched (
+	id         INTEGER PRIMARY KEY AUTOINCREMENT,
+	study_uid  TEXT NOT NULL CHECK (length(study_uid) BETWEEN 1 AND 64),
+	calling_ae TEXT NOT NULL CHECK (length(calling_ae) BETWEEN 1 AND 16), -- the archive's
+	UNIQUE (study_uid, calling_ae)
+) STRICT;
+CREATE TRIGGER fetched_added AFTER INSERT ON fetched
+BEGIN
+	DELETE FROM fetched WHERE id <= new.id - 100000;
+END;
+CREATE TRIGGER fetched_study_removed AFTER DELETE ON study
+BEGIN
+	DELETE FROM fetched WHERE study_uid = old.study_uid;
+END;

@@ -92,6 +92,9 @@
 --   said keeps the time of every report for ever, so that the same inputs, sent again after their study is
 --   forgotten, make the same bytes under the same UID.
 --
+-- FETCHED (step 2): the objects of a study that come from this archive were fetched: no delivery is made
+--   for their sake.  Noted, durably, before the archive is asked to send; forgotten with the study.
+--
 -- EVENT (step 2): what happened to a study, or to the node, in the words that `carzeroctl why` prints.  A
 --   bounded history for people: no arrow above depends on it, and it goes with its study.
 --

@@ -171,6 +171,10 @@ struct study {
 	int64_t created;
 };
 
+/* The objects of this study that this AE title sends are fetched: their reports are not sent (`keep`), or are. */
+int store_note_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool keep);
+int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool *ret);
+
 /* Sets settle_at to min(settle_at, at) for a COLLECTING study; others are left alone. */
 int store_settle_study(struct store *s, int64_t study, int64_t at);
 

@@ -585,3 +585,41 @@ int store_get_findings(struct store *s, const uint8_t digest[DIGEST_SIZE], void 
 	*ret_n = n;
 	return 0;
 }
+
+/* ---- fetched ---------------------------------------------------------------------------------- */
+
+static int change_fetched(struct store *s, const char *sql, const char *study_uid, const char *calling_ae)
+{
+	CLEANUP(query) struct query q = query_on(s, sql);
+
+	query_bind_text(&q, study_uid, SIZE_MAX);
+	query_bind_text(&q, calling_ae, SIZE_MAX);
+	return query_run(&q);
+}
+
+int store_note_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool keep)
+{
+	const char *sql = keep ? "INSERT INTO fetched (study_uid, calling_ae) VALUES (?, ?) ON CONFLICT DO NOTHING" :
+				 "DELETE FROM fetched WHERE study_uid = ? AND calling_ae = ?";
+	int r;
+
+	r = change_begin(s);
+	if (r < 0)
+		return r;
+	return change_end(s, change_fetched(s, sql, study_uid, calling_ae));
+}
+
+int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool *ret)
+{
+	CLEANUP(query) struct query q = query_on(s, "SELECT 1 FROM fetched WHERE study_uid = ? AND calling_ae = ?");
+	int64_t one;
+	int r;
+
+	query_bind_text(&q, study_uid, SIZE_MAX);
+	query_bind_text(&q, calling_ae, SIZE_MAX);
+	r = query_value(&q, &one);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret = r == 0;
+	return 0;
+}
