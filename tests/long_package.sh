@@ -68,7 +68,7 @@ rm -f "$root"/var/lib/carzerod/carzerod.db*
 {
 	cat "$srcdir/store/schema.sql"
 	echo "PRAGMA user_version = 1; PRAGMA application_id = 1668965424; PRAGMA journal_mode = WAL;"
-	echo "INSERT INTO study (study_uid, state, settle_at, created) VALUES ('2.25.902', 2, 1, 1);"
+	echo "INSERT INTO study (study_uid, state, settle_at, created) VALUES ('2.25.902', 2, strftime('%s') * 1000, strftime('%s') * 1000);"
 } | inside sqlite3 /var/lib/carzerod/carzerod.db >/dev/null
 inside chown carzerod:carzerod /var/lib/carzerod/carzerod.db
 check "installed again" inside apt-get install -y -q --reinstall /tmp/deb/carzerod.deb
