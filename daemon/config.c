@@ -27,6 +27,7 @@
 #include "daemon/config.h"
 #include "daemon/yaml.h"
 
+#define DEMONSTRATION PKGDATADIR "/demo" /* the model of a node that names none */
 #define CONFIG_EVENTS_MAX 10000
 #define SHOWN_MAX 64
 #define KIB 1024ULL
@@ -766,8 +767,8 @@ static const struct yaml_key config_keys[] = {
 	{ .name = "listen", .read = read_listen, .max = CONFIG_LISTEN_MAX },
 	{ .name = "tls", .read = read_tls },
 	TOP(state_dir, read_path_text),
-	TOP(model, read_path_text, .required = true),
-	TOP(findings, read_path_text, .required = true),
+	TOP(model, read_path_text),
+	TOP(findings, read_path_text),
 	TOP(recipe, yaml_read_name, .names = recipe_names),
 	TOP(precision, yaml_read_name, .names = precision_names),
 	TOP(threads, yaml_read_u32, .min = 1, .max = 256),
@@ -862,6 +863,18 @@ static int check_destination(const struct config *c, const struct yaml_node *ite
 	return yaml_error(item, -EBADMSG, "no peer is called '%s'; `peers` has %s", to, known);
 }
 
+/* Without either, the demonstration model and its list; a list belongs to a model, so one alone is a mistake. */
+static int check_model(struct config *c, const struct yaml_node *root)
+{
+	if ((c->model == NULL) != (c->findings == NULL))
+		return yaml_error(root, -EBADMSG, "key '%s' is missing", c->model == NULL ? "model" : "findings");
+	if (c->model == NULL) {
+		c->model = xstrdup(DEMONSTRATION);
+		c->findings = xstrdup(DEMONSTRATION "/findings.yaml");
+	}
+	return 0;
+}
+
 static int check_routes(const struct config *c, const struct yaml_node *root)
 {
 	const struct yaml_node *routes = yaml_find(root, "routes"), *route, *item;
@@ -941,6 +954,9 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 	root = yaml_root(y);
 	c = config_new();
 	r = yaml_read_map(yaml_root(y), config_keys, ARRAY_SIZE(config_keys), c);
+	if (r < 0)
+		return r;
+	r = check_model(c, root);
 	if (r < 0)
 		return r;
 	r = check_routes(c, root);

@@ -105,7 +105,8 @@ struct config {
 	char ae_title[AE_TITLE_MAX];
 	struct listen_address listen[CONFIG_LISTEN_MAX];
 	size_t n_listen;
-	char *state_dir, *model, *findings; /* paths; relative ones are taken from the file's folder */
+	char *state_dir, *model, *findings; /* paths; relative ones are taken from the file's folder.  Without model
+					       and findings: those of the demonstration model */
 	enum recipe recipe;
 	enum precision precision;
 	unsigned threads;               /* of BLAS in each worker; default: cores / workers */

@@ -254,6 +254,7 @@ static void test_example(void)
 	size_t i;
 
 	ok(strncmp(as_shipped, "error", 5) != 0, "etc/carzerod.yaml is good: %.100s", as_shipped);
+	ok(strstr(as_shipped, "/demo/findings.yaml") != NULL, "until a site names a model it is the demonstration model's");
 	uncomment(example);
 	threads = strstr(example, "\nthreads: ");
 	if (ok(threads != NULL, "the example shows threads"))

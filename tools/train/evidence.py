@@ -5,14 +5,14 @@
 
 build    where carzero-model and tools/train/films are; every score comes from the node's own code
 bundle   the model; CARD.md and findings.yaml are written beside its weights
-set      which unseen films (default 7001, 600 of them); calibrations are fitted on set+1
+set      which unseen films (default 7101, 600 of them); calibrations are fitted on set+1
 real     a folder with nih_256/, nih_labels.tsv and carzero_recorded_logits.tsv; without it that part is left out
 """
 import argparse, csv, glob, json, os, subprocess, sys
 import numpy as np
 import data, words
 
-FIT = 1200
+FIT = 400
 LO_SENSITIVITY, LO_NEGATIVES, HI_PPV = (.99, .97, .95), .80, .90
 NEEDED_MACRO, NEEDED_EACH, NEEDED_SIDE, NEEDED_POINT, NEEDED_WORDING = .93, .80, .90, .60, .03
 LOCALISED = ["effusion", "pneumothorax", "cardiomegaly", "opacity", "nodule", "mass", "atelectasis", "thickening", "pacemaker", "tube", "line"]
@@ -74,7 +74,7 @@ class Evidence:
         if not os.path.exists(records):
             self.run(self.films, "--set", str(number), "--count", str(count), "--dicom", folder)
             self.run(self.films, "--set", str(number), "--count", str(count), "--pixels", self.path("%d.px" % number), "--labels", records)
-        return sorted(glob.glob(folder + "/*.dcm")), np.fromfile(records, data.RECORD)
+        return sorted(glob.glob(folder + "/*.dcm"))[:count], np.fromfile(records, data.RECORD)[:count]
 
     def score(self, images, prompts):
         """logits [images, prompts], by the node's own code"""
@@ -207,7 +207,7 @@ def pointing(e, images, films, prompts):
     """finding -> (hits, shots): the patch most looked at lies in a box of the finding, or half a patch beside it"""
     out = {}
     for k in LOCALISED:
-        own = [i for i, f in enumerate(films) if has(f, k)][:80]
+        own = [i for i, f in enumerate(films) if has(f, k)][:30]
         folder = e.path("maps-" + k)
         os.makedirs(folder, exist_ok=True)
         for old in glob.glob(folder + "/*"):
@@ -256,7 +256,7 @@ def main():
     a = argparse.ArgumentParser()
     for k in ("build", "bundle", "work"):
         a.add_argument("--" + k, required=True)
-    a.add_argument("--set", type=int, default=7001)
+    a.add_argument("--set", type=int, default=7101)
     a.add_argument("--count", type=int, default=600)
     a.add_argument("--real")
     e = Evidence(a.parse_args())
@@ -286,6 +286,7 @@ def main():
     pointed = np.mean([h / n for h, n in point.values()])
     both = [k for k in words.SIDED if "right " + k != words.SIDE_LEFT_OUT]
     side_mean = np.mean([sides[k][1:3] for k in both])
+    side_worst = min((sides[k][i], "%s %s" % (s, k)) for k in both for i, s in ((1, "right"), (2, "left")))
 
     e.say("# The demonstration model `%s`" % e.model["name"])
     e.say()
@@ -298,7 +299,8 @@ def main():
             ("mean AUC of the trained findings", "at least %.2f" % NEEDED_MACRO, "%.3f" % macro, macro >= NEEDED_MACRO),
             ("the worst of them", "at least %.2f" % NEEDED_EACH, "%.3f (%s)" % min((aucs[k][0], k) for k in trained), min(aucs[k][0] for k in trained) >= NEEDED_EACH),
             ("lost by new wordings of words that were read", "at most %.2f" % NEEDED_WORDING, "%.3f" % drop, drop <= NEEDED_WORDING),
-            ("the right side, where both were trained", "at least %.2f" % NEEDED_SIDE, "%.3f" % side_mean, side_mean >= NEEDED_SIDE),
+            ("sides, where both were trained: mean AUC", "at least %.2f" % NEEDED_SIDE, "%.3f" % side_mean, side_mean >= NEEDED_SIDE),
+            ("the worst of these prompts", "at least %.2f" % NEEDED_SIDE, "%.3f (%s)" % side_worst, side_worst[0] >= NEEDED_SIDE),
             ("pointing game", "at least %.2f" % NEEDED_POINT, "%.3f" % pointed, pointed >= NEEDED_POINT)):
         e.row(what, wanted, got, "yes" if good else "**NO**")
     e.say()

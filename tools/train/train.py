@@ -15,13 +15,12 @@ import torch.nn.functional as F
 import data, net, words
 
 SEED, SET, BATCH = 1, 1, 16
-STEPS = 2150
+STEPS = 1800
 LOOK = 1000             # until then only pictures are learned
 HALF = 1750             # until then half of the patches, drawn anew, stand for the film
-COOL = 1500             # from then on the rate falls, to nothing at the end
+PACE = (-1, 0), (99, 1), (1500, 1), (STEPS, 350 / 650)    # step, rate
 RATE, MUON = 2e-3, 1e-2
-WARM = 100
-SAVE = 200
+SAVE = 40
 HERE = os.path.dirname(os.path.abspath(__file__))
 VOCABULARY = os.path.join(HERE, "..", "bundle", "vocab.txt")
 
@@ -147,7 +146,7 @@ def split(trainer):
 
 
 def rate(step):
-    return min(1, (step + 1) / WARM) * min(1, (STEPS - step) / (STEPS - COOL))
+    return float(np.interp(step, *zip(*PACE)))
 
 
 def main():
