@@ -30,6 +30,7 @@ static const char usage[] =
 	"\n"
 	"  -c, --config FILE   configuration (" CONFIG_DEFAULT_PATH ")\n"
 	"  -F, --foreground    stay in the foreground (always so; accepted for habit)\n"
+	"      --rebuild       make the database anew from the spool (the old one is renamed), and end\n"
 	"      --check-config  check configuration, findings list and folders; change nothing\n"
 	"  -h, --help          this text\n"
 	"  -V, --version       version\n"
@@ -178,7 +179,7 @@ static void open_state(struct keeper *k, const void *text, size_t n_text)
 	keeper_must(k, store_keep_findings(k->store, k->findings->digest, text, n_text), "keep the findings list");
 }
 
-static int serve(const char *path)
+static int serve(const char *path, bool rebuild)
 {
 	struct keeper *k = xcalloc(1, sizeof(*k));
 	bool tls[KEEPER_SOCKETS_MAX];
@@ -198,6 +199,7 @@ static int serve(const char *path)
 		}
 	load(path, &k->config, &k->findings, &text, &n_text);
 	k->config_path = path;
+	k->rebuild = rebuild;
 	log_set_level(k->config->log_level);
 	(void)umask(0077);
 	warn_about(k->config);
@@ -217,11 +219,12 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "foreground", no_argument, NULL, 'F' },
+		{ "rebuild", no_argument, NULL, 'b' },
 		{ "check-config", no_argument, NULL, 'k' }, { "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
 	};
 	const char *path = CONFIG_DEFAULT_PATH;
-	bool check = false;
+	bool check = false, rebuild = false;
 	int c;
 
 	log_open("carzerod", LOG_LEVEL_INFO);
@@ -231,6 +234,8 @@ int main(int argc, char **argv)
 			path = optarg;
 		else if (c == 'k')
 			check = true;
+		else if (c == 'b')
+			rebuild = true;
 		else if (c == 'h' || c == 'V') {
 			(void)fputs(c == 'h' ? usage : "carzerod " PACKAGE_VERSION "\n", stdout);
 			return 0;
@@ -243,5 +248,5 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "carzerod: unexpected argument '%s'. Try 'carzerod --help'.\n", argv[optind]);
 		return 64;
 	}
-	return check ? check_config(path) : serve(path);
+	return check ? check_config(path) : serve(path, rebuild);
 }

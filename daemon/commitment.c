@@ -126,6 +126,7 @@ void commitment_told(struct keeper *k, const struct ipc_committed *t, const char
 		again(k, &d, why, t->reason == 0x0119 || t->reason == 0x0122, false);
 		return;
 	}
+	facts_delivered(k, &d, 0);
 	r = store_confirm_delivery(k->store, &d, k->now, "stored and committed");
 	if (r == -ESTALE)
 		return; /* told twice */

@@ -398,6 +398,7 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 	char key[64];
 
 	if (c->peer->commitment == COMMITMENT_NONE) {
+		facts_delivered(k, &c->delivery, status);
 		keeper_must(k, store_close_delivery(k->store, &c->delivery, k->now, status, why), "close a delivery");
 		k->delivered++;
 		figures_delivered(k, c->delivery.study);

@@ -878,6 +878,10 @@ int keeper_run(struct keeper *k)
 		k->job[i].square = -1;
 	k->started = clock_boot_ms();
 	recovery_run(k);
+	if (k->rebuild) {
+		recovery_end(k);
+		return 0;
+	}
 	figures_open(k);
 	disk_open(k);
 	control_open(k);

@@ -8,6 +8,7 @@
  *	delivery.c    destinations: claim -> send -> done, later, or parked
  *	retention.c   what is done with goes
  *	commitment.c  destinations that must say that they keep what they took
+ *	facts.c       what explains a report without the database
  *	disk.c        how full the disk is, and what is done then
  *	control.c     the operator's socket
  *	notices.c     what hooks are told
@@ -195,6 +196,7 @@ struct keeper {
 	int64_t control_rest;      /* boot ms: no descriptors were left for a client */
 	int64_t suspect[KEEPER_JOBS_MAX]; /* objects that were being analysed at an unclean end, not done since */
 	size_t n_suspects;
+	bool rebuild;              /* the database is made anew from the spool, then the program ends */
 	bool held;                 /* told that reports wait for a right clock */
 	int64_t now;               /* wall ms of this turn */
 	int64_t boot;              /* boot ms of this turn */
@@ -291,6 +293,11 @@ int recovery_open(struct keeper *k, const char *path, struct err *e); /* the sto
 void recovery_run(struct keeper *k);
 void recovery_end(struct keeper *k); /* a clean one */
 void recovery_cleared(struct keeper *k, int64_t instance); /* no suspect any more */
+
+/* facts.c */
+void facts_write(struct keeper *k, int64_t study, unsigned revision); /* after the rows of reports and deliveries */
+void facts_delivered(struct keeper *k, const struct delivery *d, int status); /* before the delivery is closed */
+void facts_recover(struct keeper *k);
 
 /* disk.c */
 const char *disk_unsafe(const char *folder); /* name of a file system that we refuse; NULL: good */

@@ -14,6 +14,7 @@
  * the spool alone makes a new one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/fdio.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -199,10 +201,51 @@ static int remove_incoming(uint64_t id, void *arg)
 	return spool_remove(k->spool, SPOOL_INCOMING, id);
 }
 
+/* UIDs are named after this installation: a database that is made anew must not make another one of it. */
+static void keep_site(struct keeper *k)
+{
+	char path[4096], tmp[4096];
+	int fd;
+
+	if (snprintf(path, sizeof(path), "%s/site", k->config->state_dir) >= (int)sizeof(path) ||
+	    snprintf(tmp, sizeof(tmp), "%s/site.tmp", k->config->state_dir) >= (int)sizeof(tmp))
+		fatal(FATAL_CONFIG, "state_dir: path too long");
+	if (access(path, F_OK) == 0)
+		return;
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || write_full(fd, k->site_text, strlen(k->site_text)) < 0 || fsync(fd) < 0 || close(fd) < 0 ||
+	    rename(tmp, path) < 0)
+		fatal(FATAL_IO, "%s: cannot keep this installation's UUID: %s", path, strerror(errno));
+}
+
+/* The file beside the database; -ENOENT. */
+static int read_site(struct keeper *k)
+{
+	char path[4096];
+	int fd, r;
+
+	(void)snprintf(path, sizeof(path), "%s/site", k->config->state_dir);
+	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = read_full(fd, k->site_text, sizeof(k->site_text) - 1);
+	(void)close(fd); /* only read */
+	k->site_text[sizeof(k->site_text) - 1] = '\0';
+	if (r == 0)
+		r = uuid_parse(k->site_text, k->site);
+	if (r < 0)
+		fatal(FATAL_CONFIG, "%s: is no UUID; the one of this installation stands in carzerod.db of a backup, setting \"site\"",
+		      path);
+	keeper_must(k, store_set_setting(k->store, "site", k->site_text), "record this installation's UUID");
+	return 0;
+}
+
 static void load_site(struct keeper *k)
 {
 	int r = store_get_setting(k->store, "site", k->site_text, sizeof(k->site_text));
 
+	if (r == -ENOENT)
+		r = read_site(k);
 	if (r == -ENOENT) {
 		uint8_t fresh[16];
 
@@ -217,6 +260,7 @@ static void load_site(struct keeper *k)
 	keeper_must(k, r, "read this installation's UUID");
 	if (uuid_parse(k->site_text, k->site) < 0)
 		fatal(FATAL_CONFIG, "setting \"site\" in the database is no UUID");
+	keep_site(k);
 }
 
 static int open_checked(struct keeper *k, const char *path, struct err *e)
@@ -241,8 +285,15 @@ static int open_checked(struct keeper *k, const char *path, struct err *e)
 int recovery_open(struct keeper *k, const char *path, struct err *e)
 {
 	char stamp[CLOCK_STAMP_MAX], folder[4096], name[64];
-	int r = open_checked(k, path, e);
+	int r = k->rebuild ? store_open(path, &k->store, e) : open_checked(k, path, e);
 
+	if (k->rebuild && (r == 0 || r == -EUCLEAN)) { /* else somebody uses it, or it is a newer program's */
+		store_close(k->store);
+		k->store = NULL;
+		clock_stamp(clock_wall_ms(), stamp);
+		r = store_set_aside(path, stamp, e);
+		return r == 0 ? store_open(path, &k->store, e) : r;
+	}
 	if (r != -EUCLEAN)
 		return r;
 	log_error("%s: the database is damaged: it is moved aside and the newest good backup takes its place", e->text);
@@ -346,6 +397,7 @@ void recovery_run(struct keeper *k)
 	keeper_must(k, spool_scan(k->spool, SPOOL_INCOMING, remove_incoming, k, NULL), "clear incoming/");
 	retention_recover(k); /* before files without a row are looked for: these are finished */
 	reconcile(k, false);
+	facts_recover(k); /* objects first; then a report that they name has a row */
 	reconcile(k, true);
 	keeper_sync(k);
 	log_info("recovered in %lld ms: %u claims taken back%s", (long long)(clock_boot_ms() - started), claims,

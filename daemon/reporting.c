@@ -865,6 +865,7 @@ static void finish(struct keeper *k, struct composition *c)
 	}
 	for (i = 0; i < c->n_made; i++)
 		queue_deliveries(k, c, revision, c->made[i].report.kind);
+	facts_write(k, c->study.id, revision);
 	record_report(k, c, revision);
 	if (urgent_findings(k, c, urgent))
 		notices_urgent(k, &c->study, revision, urgent);

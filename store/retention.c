@@ -62,7 +62,7 @@ int store_forget_doomed(struct store *s, const struct doomed *d)
 
 struct row {
 	int64_t id;
-	uint64_t file;
+	uint64_t file, facts;
 };
 
 static int list_rows(struct query *q, struct row *ret, size_t *ret_n)
@@ -149,11 +149,19 @@ static int remove_instances(struct store *s, int64_t study, size_t max, size_t *
 
 static int list_reports(struct store *s, int64_t study, size_t max, struct row *ret, size_t *ret_n)
 {
-	CLEANUP(query) struct query q = query_on(s, "SELECT id, file FROM report WHERE study = ? LIMIT ?");
+	CLEANUP(query) struct query q = query_on(s, "SELECT id, file, facts FROM report WHERE study = ? LIMIT ?");
+	size_t n = 0;
+	int r;
 
 	query_bind_int(&q, study);
 	query_bind_int(&q, (int64_t)at_most(max));
-	return list_rows(&q, ret, ret_n);
+	while ((r = query_step(&q)) > 0) {
+		ret[n].id = query_int(&q);
+		ret[n].file = (uint64_t)query_int(&q);
+		ret[n++].facts = (uint64_t)query_int(&q);
+	}
+	*ret_n = n;
+	return r;
 }
 
 /* Deliveries are few (destinations times revisions times kinds), and name reports: they go at once. */
@@ -176,6 +184,8 @@ static int remove_reports(struct store *s, int64_t study, size_t max, size_t *re
 	r = list_reports(s, study, max, row, &n);
 	for (i = 0; r >= 0 && i < n; i++) {
 		r = doom_file(s, SPOOL_REPORTS, row[i].file);
+		if (r >= 0 && row[i].facts != 0) /* one for all of a revision */
+			r = doom_file(s, SPOOL_FACTS, row[i].facts);
 		if (r >= 0)
 			r = run_with(s, "DELETE FROM report WHERE id = ?", row[i].id);
 	}

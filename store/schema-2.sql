@@ -67,6 +67,10 @@ CREATE INDEX study_parked ON study (settle_at) WHERE state = 4;
 CREATE INDEX delivery_report ON delivery (report) WHERE report IS NOT NULL;
 CREATE INDEX refused_report ON refused (report);
 
+-- The file beside the report that explains it (spool/facts); 0: none, of an older program.
+ALTER TABLE report ADD COLUMN facts INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX report_facts ON report (facts);
+
 -- Files whose rows are gone.  box is enum spool_box.
 CREATE TABLE doomed (
 	box  INTEGER NOT NULL,

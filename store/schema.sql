@@ -53,7 +53,8 @@
 --   would look at every study that waits.
 --
 -- REPORT: a file that we made.  One row for each class of one revision; never changed, never re-used:
---   bytes under a SOP Instance UID are for ever.
+--   bytes under a SOP Instance UID are for ever.  facts (step 2) is the spool file that explains it: a copy of its
+--   rows, and a line for each destination that has accepted it; only store/facts.c writes and reads those.
 --
 -- DELIVERY: one kind of object of one revision, on its way to one destination
 --

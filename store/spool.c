@@ -43,6 +43,7 @@ static const struct {
 	[SPOOL_OBJECTS] = { "objects", true },
 	[SPOOL_REPORTS] = { "reports", true },
 	[SPOOL_QUARANTINE] = { "quarantine", false },
+	[SPOOL_FACTS] = { "facts", true },
 };
 
 struct spool {
@@ -269,6 +270,16 @@ int spool_read(struct spool *s, enum spool_box box, uint64_t id)
 
 	name_of(box, id, name);
 	fd = openat(s->box[box], name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int spool_append(struct spool *s, enum spool_box box, uint64_t id)
+{
+	char name[NAME_SIZE];
+	int fd;
+
+	name_of(box, id, name);
+	fd = openat(s->box[box], name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -1,8 +1,9 @@
-/* spool.h: files by number, in four boxes, durable when spool_sync() has said so.
+/* spool.h: files by number, in five boxes, durable when spool_sync() has said so.
  *
  *	STATE/spool/incoming/ID          being written by a receiver or by an image worker
  *	STATE/spool/objects/XX/ID        whole DICOM files, named by a row (XX = first two digits of ID)
  *	STATE/spool/reports/XX/ID        what we made, named by a row
+ *	STATE/spool/facts/XX/ID          what explains a report without the database, named by its row
  *	STATE/spool/quarantine/ID        objects that recovery found without a row, kept for a person
  *
  * ID is 16 lower-case hex digits of a random 63-bit number: a name never contains a peer's bytes.
@@ -23,7 +24,7 @@
 
 #include "base/err.h"
 
-enum spool_box { SPOOL_INCOMING, SPOOL_OBJECTS, SPOOL_REPORTS, SPOOL_QUARANTINE, SPOOL_BOX_COUNT };
+enum spool_box { SPOOL_INCOMING, SPOOL_OBJECTS, SPOOL_REPORTS, SPOOL_QUARANTINE, SPOOL_FACTS, SPOOL_BOX_COUNT };
 
 struct spool;
 
@@ -37,6 +38,9 @@ int spool_create(struct spool *s, uint64_t *ret_id);
 
 /* Returns a read-only descriptor (the caller's), or -ENOENT and the like. */
 int spool_read(struct spool *s, enum spool_box box, uint64_t id);
+
+/* A descriptor (the caller's) that writes at the end of a file that is there. */
+int spool_append(struct spool *s, enum spool_box box, uint64_t id);
 
 /* rename without replacement; -EEXIST, -ENOENT.  Not durable before spool_sync(). */
 int spool_move(struct spool *s, uint64_t id, enum spool_box from, enum spool_box to);

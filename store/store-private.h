@@ -99,6 +99,8 @@ int instance_recover(struct store *s, int64_t now, unsigned *n);
 int instance_clamp(struct store *s, int64_t latest);
 int study_clamp(struct store *s, int64_t latest);
 int delivery_clamp(struct store *s, int64_t latest);
+/* facts.c */
+int facts_attach(struct store *s);
 /* retention.c: the file is to go, after the commit. */
 int doom_file(struct store *s, unsigned box, uint64_t file);
 int study_recover(struct store *s, int64_t now, unsigned *n);

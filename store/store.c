@@ -667,6 +667,9 @@ int store_open(const char *path, struct store **ret, struct err *e)
 	r = sync_parent(path); /* SQLite syncs the directory for its log, not for the database itself */
 	if (r < 0)
 		return err_set(e, r, "%s: cannot sync its directory: %s", path, strerror(-r));
+	r = facts_attach(s);
+	if (r < 0)
+		return told(s, r, path, e);
 	(void)sqlite3_wal_hook(s->db, checkpoint, s);
 	s->writing = true;
 	*ret = TAKE(s);

@@ -217,6 +217,16 @@ struct report {
 int store_add_report(struct store *s, struct report *r);
 /* The newest `max` reports, by id; *ret_n may exceed max (then -E2BIG). */
 int store_study_reports(struct store *s, int64_t study, struct report *ret, size_t max, size_t *ret_n);
+/* What the database knows of one revision, the open transaction included, as bytes (free()d by the caller) that
+ * store_import_facts() takes; and the file that holds them. */
+int store_export_facts(struct store *s, int64_t study, unsigned revision, void **ret, size_t *ret_n);
+int store_set_facts(struct store *s, int64_t study, unsigned revision, uint64_t file);
+int store_delivery_facts(struct store *s, int64_t delivery, uint64_t *ret_file, char ret_sop_uid[UID_MAX]); /* -ENOENT */
+int store_named_facts(struct store *s, uint64_t file, bool *ret);
+/* After a restore, objects first: adds study, results, reports and deliveries.  -EEXIST: its reports are known;
+ * -EBADMSG: no facts.  Then what was delivered is DONE again. */
+int store_import_facts(struct store *s, const void *bytes, size_t n, uint64_t file);
+int store_restore_delivered(struct store *s, const char *sop_uid, const char *destination, int status, int64_t at);
 /* Ends a study's claim as REPORTED with revision = the given one. */
 int store_finish_study(struct store *s, const struct study *claim, unsigned revision, const char *why);
 

@@ -94,6 +94,49 @@ is "$(db "SELECT count(*) FROM instance WHERE sop_uid = '$newest'")" 1 "the film
 check "nothing waits" wait_for 40 nothing_waits
 is "$(ctl --json status | sed -n 's/.*"lost_objects": \([0-9]*\).*/\1/p')" 0 "no object is lost"
 
+# ---- the database is gone ----------------------------------------------------------------------------------------
+what() { # studies, their objects, scores, reports, deliveries, without our own numbers and times
+	db "SELECT s.study_uid, s.state, s.revision, i.sop_uid, i.state, i.outcome, i.why, hex(i.content),
+		(SELECT group_concat(finding || logit || ifnull(probability, '-') || decision) FROM score c WHERE c.instance = i.id)
+		FROM study s JOIN instance i ON i.study = s.id ORDER BY i.sop_uid"
+	db "SELECT r.kind, r.sop_class, r.sop_uid, r.series_uid, r.predecessor, r.file, hex(r.digest), r.created FROM report r ORDER BY r.sop_uid"
+	db "SELECT s.study_uid, d.revision, d.kind, d.destination, d.state, d.status FROM delivery d JOIN study s ON s.id = d.study
+		ORDER BY 1, 2, 3, 4"
+}
+# a study with two films, the second of them late: two revisions
+phantom --seed 6 --size 256x256 --study-uid 2.25.66 --patient-id P6 -o "$work/6.dcm"
+phantom --seed 7 --size 256x256 --study-uid 2.25.66 --patient-id P6 -o "$work/7.dcm"
+send MODALITY "$work/6.dcm"
+check "a study" wait_for 30 archive_has 6
+send MODALITY "$work/7.dcm"
+check "and a late film of it" wait_for 30 archive_has 7
+check "nothing waits" wait_for 30 nothing_waits
+what >"$work/before.txt"
+"$builddir/carzerod" --rebuild -c "$work/carzerod.yaml" >"$work/rebuild.out" 2>&1
+is $? 75 "no rebuild while a node runs"
+stop_node
+rm -f "$work/archive"/*
+"$builddir/carzerod" --rebuild -c "$work/carzerod.yaml" >"$work/rebuild.out" 2>&1
+is $? 0 "rebuild"
+what >"$work/after.txt"
+is "$(wc -l <"$work/after.txt")" "$(wc -l <"$work/before.txt")" "as many rows as before"
+cmp -s "$work/before.txt" "$work/after.txt"
+ok $? "the same studies, results, reports and deliveries"
+diff "$work/before.txt" "$work/after.txt" | head -n 10 | cut -c1-300 | sed 's/^/# /'
+rm -f "$work/state"/carzerod.db*
+start_node
+ok $? "with the database deleted the node starts by itself"
+check "nothing waits" wait_for 30 nothing_waits
+sleep 1
+what >"$work/after.txt"
+cmp -s "$work/before.txt" "$work/after.txt"
+ok $? "and knows the same"
+send MODALITY "$work/6.dcm"
+sleep 1.5
+check "nothing waits" wait_for 30 nothing_waits
+is "$(archive_count)" 0 "nothing is sent a second time"
+check "verify" ctl verify
+
 # ---- many objects -----------------------------------------------------------------------------------------------
 many=1000
 [ "${CHECK_LONG:-no}" = yes ] && many=10000
