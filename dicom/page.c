@@ -26,10 +26,11 @@
 #define LEFT_WIDTH 832.0
 #define CAPTION_WIDTH_MIN 320.0
 #define LEFT_HEIGHT_MAX 1000.0
-#define MAIN_HEIGHT_MIN 640.0 /* room for findings beside a picture that is low and wide */
-#define MAP_ROOM 360.0        /* kept for maps below the findings beside the picture */
+#define MAIN_HEIGHT_MIN 1000.0 /* room for findings and maps beside a picture that is square or low */
+#define MAP_ROOM 400.0        /* kept for maps below the findings beside the picture */
 #define MAP_HEIGHT_MIN 240.0
 #define MAP_GAP 16.0
+#define STAMP_WIDTH_MIN 220.0
 #define CONTENT (PAGE_WIDTH - 2 * MARGIN)
 #define FONT "DejaVu Sans"
 #define OTHER_CHARACTERS "\u2265\u2212\u00a0" /* of our own texts: at least, minus, a space that does not break */
@@ -639,7 +640,7 @@ static double maps(struct sheet *s, double x, double y, double width, double hei
 		double at = x + (double)i * (each + MAP_GAP);
 		char caption[512];
 
-		double stamp = stamp_picture(s, at, y + (double)h, each, false);
+		double stamp = stamp_picture(s, at, y + (double)h, fmax((double)w, fmin(each, STAMP_WIDTH_MIN)), false);
 
 		picture(s, &p->map[i], at, y, w, h);
 		s->out->map[i] = (struct page_box){ at, y, (double)w, (double)h };

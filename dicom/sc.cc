@@ -139,12 +139,17 @@ void collect_picture(const struct sr_picture *picture, page_text &p)
 void fill_page(const work &w, size_t i, page_text &p)
 {
 	const struct sr_report *r = w.r;
-	std::string disclaimer = r->disclaimer;
-	size_t stop = disclaimer.find(". ");
+	const char *subtitle = r->disclaimer;
 
 	p.page.stamp = r->stamp;
 	p.page.title = "AI result, not verified";
-	p.page.subtitle = stop == std::string::npos ? "" : r->disclaimer + stop + 2;
+	for (const char *said : { r->stamp, p.page.title }) { /* large already, so not once more */
+		const char *stop = strstr(subtitle, ". ");
+
+		if (said[0] != '\0' && strncmp(subtitle, said, strlen(said)) == 0 && stop != NULL)
+			subtitle = stop + 2;
+	}
+	p.page.subtitle = subtitle;
 	p.identity = std::string(r->manufacturer) + " " + r->software + ", model " + r->model_name + ", weights " +
 		     std::string(r->weights_sha256).substr(0, DIGEST_SHOWN) + ", findings list " +
 		     std::string(r->findings_sha256).substr(0, DIGEST_SHOWN) + ", recipe " + r->recipe + ", precision " +

@@ -97,7 +97,7 @@ for f in "$work"/archive/*; do
 	esac
 	if [ "$(dcmdump -q +P 0008,0060 "$f" 2>/dev/null | sed 's|.*\[\([A-Z]*\)\].*|\1|')" = OT ]; then # a Secondary Capture
 		mv "$f" "$work/$name-page.dcm"
-		dcm2pnm +on "$work/$name-page.dcm" "$work/$name-page.png" 2>/dev/null
+		dcm2pnm +on -il "$work/$name-page.dcm" "$work/$name-page.png" 2>/dev/null
 		continue
 	fi
 	mv "$f" "$work/$name-report.dcm"
