@@ -89,7 +89,7 @@ wait_for 60 "three reports and their pages" arrived 6
 wait_for 10 "the record" sh -c "'$build/carzeroctl' -c '$work/carzerod.yaml' queue | grep -q 'the queue is empty'"
 
 for f in "$work"/archive/*; do
-	uid=$(dcmdump -q +L +P 0020,000d "$f" 2>/dev/null | sed -n 's/.*\[\([0-9.]*\)\].*/\1/p')
+	uid=$(dcmdump -q +L +P 0020,000d "$f" 2>/dev/null | sed -n 's/.*\[\([0-9.]*\)\].*/\1/p' | head -n 1)
 	case $uid in
 	${root}1) name=normal ;;
 	${root}2) name=effusion ;;
