@@ -15,6 +15,13 @@
 
 #include "tests/tap.h"
 
+/* What fontconfig keeps for the life of the process is not a leak of ours. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libfontconfig\n";
+}
+
 #define WIDTH 1200
 #define HEIGHT 1500
 #define MANY 256
