@@ -519,6 +519,7 @@ static const struct yaml_key peer_keys[] = {
 	YAML_KEY(struct peer, tls, yaml_read_bool),
 	YAML_KEY(struct peer, certificate, read_certificate_name),
 	YAML_KEY(struct peer, commitment, yaml_read_name, .names = commitment_names),
+	YAML_KEY(struct peer, shadow, yaml_read_bool),
 	{ .name = "sr_classes", .read = read_sr_classes, .min = 1, .max = SR_CLASS_COUNT,
 	  .names = sr_class_names },
 	{ .name = "objects", .read = read_objects, .min = 1, .max = OBJECT_COUNT, .names = object_names },

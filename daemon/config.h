@@ -65,6 +65,7 @@ struct peer { /* whom we may send to */
 	bool tls;
 	char certificate[CONFIG_CERTIFICATE_MAX]; /* name that its certificate must carry; "": host */
 	enum commitment_mode commitment;
+	bool shadow;             /* reports are made and kept, and not sent to it */
 	enum sr_class sr_classes[SR_CLASS_COUNT]; /* order of preference; default comprehensive, enhanced, comprehensive-3d */
 	size_t n_sr_classes;
 	bool objects[OBJECT_COUNT]; /* what it is sent; default sr and sc */

@@ -302,6 +302,10 @@ static void explain_route(struct story *y)
 	if (strncmp(why, "no route", 8) == 0) {
 		add_cause(y, "the report was made and sent nowhere: no route is for calling AE title \"%s\"", in.calling_ae);
 		fix(y, "%s: add to `routes`: {from: \"%s\", to: [...]}", key_line(y, "routes", line), in.calling_ae);
+	} else if (strncmp(why, "shadow", 6) == 0) {
+		add_cause(y, "the report was made and kept back: %s", why);
+		fix(y, "%s: take `shadow` away from that peer and reload; studies that come from then on are sent",
+		    key_line(y, "peers", line));
 	} else if (strncmp(why, "route to sender", 15) == 0) {
 		add_cause(y, "nothing is sent back to \"%s\": %s", in.calling_ae, why);
 		fix(y, "%s: add to `peers`: {ae_title: \"%s\", host: %s, port: ...}", key_line(y, "peers", line), in.calling_ae, in.peer);

@@ -249,8 +249,12 @@ static void find_destinations(struct keeper *k, struct composition *c)
 		}
 		unresolved = 0;
 		n = config_route(k->config, c->instance[i].calling_ae, peer, ARRAY_SIZE(peer), &unresolved);
-		for (j = 0; j < n; j++)
-			add_destination(c, peer[j]);
+		for (j = 0; j < n; j++) {
+			if (peer[j]->shadow)
+				(void)snprintf(c->why, sizeof(c->why), "shadow: scored and kept, not sent to %s", peer[j]->ae_title);
+			else
+				add_destination(c, peer[j]);
+		}
 		if (unresolved > 0) {
 			char quoted[5 * AE_TITLE_MAX];
 

@@ -115,6 +115,17 @@ send MODALITY "$work/pa.dcm"
 check "a sender without a route" wait_for 30 said 2.25.101 "sent nowhere"
 why no_route 2.25.101
 
+# ---- a destination in the shadow: scored, kept, not sent -------------------------------------------------------------
+restart
+stop_node
+sed -i 's/{ae_title: ARCHIVE, .*}/{ae_title: ARCHIVE, host: 127.0.0.1, port: '"$archive_port"', shadow: true}/' "$work/carzerod.yaml"
+start_node
+before=$(archive_count)
+send MODALITY "$work/pa.dcm"
+check "a destination in the shadow" wait_for 30 said 2.25.101 "not sent to ARCHIVE"
+why shadow 2.25.101
+is "$(archive_count)" "$before" "nothing goes to it"
+
 # ---- a poison image: the model hangs on it --------------------------------------------------------------------------
 limits='limits: {infer_seconds: 1, attempts: 1}\nstorage: {min_free: 1000000, ballast: 0, unsafe: true}'
 restart 'routes: []'

@@ -77,6 +77,8 @@ static void dump_values(FILE *f, const struct config *c)
 				fprintf(f, " %s", object_name((enum result_object)j));
 		if (c->peers[i].certificate[0] != '\0')
 			fprintf(f, " certificate=%s", c->peers[i].certificate);
+		if (c->peers[i].shadow)
+			fprintf(f, " shadow");
 		if (c->peers[i].commitment != COMMITMENT_NONE)
 			fprintf(f, " commitment=%s", c->peers[i].commitment == COMMITMENT_SAME ? "same" : "new");
 		fputc('\n', f);
@@ -245,7 +247,7 @@ static void check_manual(const char *example, const char *manual)
 
 static void test_example(void)
 {
-	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "objects", "certificate", "commitment", "from", "to",
+	static const char *const added[] = { "ae_title", "host", "port", "tls", "sr_classes", "objects", "certificate", "commitment", "shadow", "from", "to",
 					     "calling_ae", "findings" };
 	CLEANUP(free) char *example = golden_read("etc/carzerod.yaml", NULL);
 	CLEANUP(free) char *manual = golden_read("man/carzerod.yaml.5", NULL);
