@@ -382,6 +382,9 @@ enum image_reason check_geometry(struct dicom_image *image, const struct scan &s
 				  limits->min_side);
 	if (s.frames > 1)
 		return set_reason(image, IMAGE_UNSUPPORTED, "Number of Frames (0028,0008) is %u, expected a single image", s.frames);
+	if (s.samples == 3 && strcmp(f->photometric, "RGB") == 0 && s.bits_allocated == 8 && s.bits_stored == 8 &&
+	    !s.encapsulated)
+		return check_aspect(image, s, limits, header); /* may be grey: decode_grey_rgb() looks */
 	if (s.samples > 1)
 		return set_reason(image, IMAGE_UNSUPPORTED, "Samples per Pixel (0028,0002) is %u, expected a grey image", s.samples);
 	if (!image->monochrome1 && strcmp(f->photometric, "MONOCHROME2") != 0)
@@ -432,6 +435,34 @@ enum image_reason decode_native(struct dicom_image *image, const struct scan &s,
 	}
 	for (size_t i = 0; i < raw->n; i++)
 		raw->words[i] = static_cast<uint16_t>(big ? p[2 * i] << 8 | p[2 * i + 1] : p[2 * i + 1] << 8 | p[2 * i]);
+	return IMAGE_OK;
+}
+
+/* Secondary Captures of grey films are often RGB (PS3.3 C.7.6.3.1.2).  One whose three channels are equal
+ * is as grey as any other; a colour image is none of ours. */
+enum image_reason decode_grey_rgb(struct dicom_image *image, const struct scan &s, bool planar, struct raw_image *raw)
+{
+	bool swapped = s.encoding == SCAN_EXPLICIT_BE && s.words;
+	size_t step = planar ? 1 : 3, next = planar ? raw->n : 1, size = raw->n * 3;
+
+	if (s.pixels_size != size && s.pixels_size != size + 1)
+		return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) has %zu bytes, %u x %u pixels of three channels need "
+				  "%zu", s.pixels_size, s.columns, s.rows, size);
+	if (swapped && s.pixels_size < size + (size & 1))
+		return set_reason(image, IMAGE_BROKEN, "Pixel Data (7FE0,0010) has no padding to even length");
+	for (size_t i = 0; i < raw->n; i++) {
+		uint8_t channel[3];
+
+		for (size_t c = 0; c < 3; c++) {
+			size_t at = i * step + c * next;
+
+			channel[c] = s.pixels[swapped ? at ^ 1 : at];
+		}
+		if (channel[0] != channel[1] || channel[0] != channel[2])
+			return set_reason(image, IMAGE_UNSUPPORTED, "a colour image: its three channels are not equal");
+		raw->words[i] = channel[0];
+	}
+	add_note(image, "RGB with equal channels");
 	return IMAGE_OK;
 }
 
@@ -673,12 +704,18 @@ const char *syntax_name(const char *syntax)
 	return "unknown here";
 }
 
-enum image_reason decode_pixels(struct dicom_image *image, const struct scan &s, struct raw_image *raw)
+enum image_reason decode_pixels(struct dicom_image *image, const struct scan &s, DcmItem &header, struct raw_image *raw)
 {
+	Uint16 planar = 0;
+
 	raw->n = static_cast<size_t>(s.rows) * s.columns;
 	raw->bits_stored = s.bits_stored;
 	raw->high_bit = s.has_high_bit ? s.high_bit : s.bits_stored - 1;
 	raw->words = allocate<uint16_t>(raw->n);
+	if (s.samples == 3 && is_native(s.syntax)) {
+		(void)header.findAndGetUint16(DCM_PlanarConfiguration, planar);
+		return decode_grey_rgb(image, s, planar == 1, raw);
+	}
 	if (is_native(s.syntax))
 		return decode_native(image, s, raw);
 	if (!s.encapsulated)
@@ -982,7 +1019,7 @@ void decode_into(struct dicom_image *image, const struct scan &scan, const struc
 	}
 	if (scan.reason != IMAGE_OK)
 		return;
-	if (check_geometry(image, scan, limits, header) != IMAGE_OK || decode_pixels(image, scan, &raw) != IMAGE_OK)
+	if (check_geometry(image, scan, limits, header) != IMAGE_OK || decode_pixels(image, scan, header, &raw) != IMAGE_OK)
 		return;
 
 	outside<int32_t> stored = stored_values(raw, image->facts.is_signed);

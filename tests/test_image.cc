@@ -1180,6 +1180,54 @@ void j2k_hostile()
 	expect(made_j2k_file(large, uid, frame), IMAGE_UNSUPPORTED, "more packets", "65535 layers of precincts", wide);
 }
 
+/* RGB, by pixel and by plane, in every uncompressed syntax: grey when the channels are equal. */
+void grey_rgb()
+{
+	for (E_TransferSyntax syntax : { EXS_LittleEndianImplicit, EXS_LittleEndianExplicit, EXS_BigEndianExplicit,
+					 EXS_DeflatedLittleEndianExplicit }) {
+		for (bool planar : { false, true }) {
+			for (bool colour : { false, true }) {
+				struct made m = made_of_depth(8);
+				std::vector<uint16_t> picture = made_picture(m);
+
+				m.syntax = syntax;
+				m.also = [&](DcmDataset &d) {
+					std::vector<uint8_t> rgb(picture.size() * 3);
+
+					for (size_t i = 0; i < picture.size(); i++)
+						for (size_t c = 0; c < 3; c++)
+							rgb[planar ? c * picture.size() + i : 3 * i + c] = static_cast<uint8_t>(picture[i]);
+					if (colour)
+						rgb[rgb.size() / 2] ^= 1;
+					d.putAndInsertUint16(DCM_SamplesPerPixel, 3);
+					d.putAndInsertUint16(DCM_PlanarConfiguration, planar);
+					put(d, DCM_PhotometricInterpretation, "RGB");
+					put(d, DCM_SOPClassUID, UID_SecondaryCaptureImageStorage);
+					d.putAndInsertUint8Array(DCM_PixelData, rgb.data(), rgb.size());
+				};
+
+				std::string bytes = made_file(m);
+
+				if (colour)
+					expect(bytes, IMAGE_UNSUPPORTED, "colour", "one channel of one pixel differs");
+				else
+					ok(stored_equal(decoded(bytes), m, picture), "grey RGB %s, %s", planar ? "by plane" : "by pixel",
+					   syntax_name(syntax));
+			}
+		}
+	}
+	with(IMAGE_BROKEN, "three channels", "RGB of one channel", [](DcmDataset &d) {
+		std::vector<uint8_t> one(66 * 70);
+
+		d.putAndInsertUint16(DCM_SamplesPerPixel, 3);
+		put(d, DCM_PhotometricInterpretation, "RGB");
+		d.putAndInsertUint16(DCM_BitsAllocated, 8);
+		d.putAndInsertUint16(DCM_BitsStored, 8);
+		d.putAndInsertUint16(DCM_HighBit, 7);
+		d.putAndInsertUint8Array(DCM_PixelData, one.data(), one.size());
+	});
+}
+
 /* ---- the table: every transfer syntax, class, polarity and depth ------------------------------------- */
 
 /* Largest difference of a lossy decoding from what was encoded, in stored values, as stated to users;
@@ -1414,6 +1462,7 @@ int main(void)
 	aspects();
 	places();
 	header_reasons();
+	grey_rgb();
 	syntax_reasons();
 	damaged_frames();
 	hostile_frames();
