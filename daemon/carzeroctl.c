@@ -55,6 +55,7 @@ static const char usage[] =
 	"  why STUDY_UID       what happened to it in order of time, and what would change it\n"
 	"  queue               deliveries that are not done: destination, attempts, next try, reason\n"
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
+	"  conformance         tables of the DICOM conformance statement\n"
 	"  fetch PEER ...      bring studies from an archive; fetch --help\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
 	"  hold AE_TITLE       keep deliveries to a destination back, until release AE_TITLE\n"
@@ -798,6 +799,19 @@ static void become_fetch(int argc, char **argv)
 	ctl_stop(2, "fetch: %s: %s", path, strerror(errno));
 }
 
+/* carzeroctl conformance: said by the program that does it. */
+static void become_conformance(int argc, char **argv)
+{
+	char path[4096];
+
+	if (argc != 2 || strcmp(argv[1], "conformance") != 0)
+		return;
+	if (snprintf(path, sizeof(path), "%s/carzerod-receive", helper_folder()) >= (int)sizeof(path))
+		ctl_stop(2, "conformance: path too long");
+	(void)execl(path, "carzerod-receive", "-m", (char *)NULL);
+	ctl_stop(2, "conformance: %s: %s", path, strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -812,6 +826,7 @@ int main(int argc, char **argv)
 
 	log_open("carzeroctl", LOG_LEVEL_WARNING);
 	become_fetch(argc, argv);
+	become_conformance(argc, argv);
 	while ((c = getopt_long(argc, argv, "c:hV", options, NULL)) != -1) {
 		if (c == 'c')
 			path = optarg;

@@ -43,6 +43,7 @@
 #include "dicom/scp.h"
 
 #include "daemon/config.h"
+#include "daemon/conformance.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
 #include "daemon/secure.h"
@@ -880,10 +881,13 @@ int main(int argc, char **argv)
 	int c;
 
 	log_open("carzerod-receive", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:ks:t:")) != -1) {
+	while ((c = getopt(argc, argv, "c:kms:t:")) != -1) {
 		if (c == 'c')
 			path = optarg;
-		else if (c == 'k')
+		else if (c == 'm') {
+			conformance_print(); /* for carzeroctl conformance */
+			return 0;
+		} else if (c == 'k')
 			check = true;
 		else if ((c != 's' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited)) &&
 			 (c != 't' || !str_to_u64(optarg, 0, CONFIG_LISTEN_MAX, &inherited_tls)))

@@ -835,3 +835,27 @@ int dicom_scp_serve(int sock, const struct scp_policy *policy, const struct scp_
 		return 0;
 	});
 }
+
+const char *dicom_scp_syntax(size_t i)
+{
+	return i < sizeof(syntaxes) / sizeof(syntaxes[0]) ? syntaxes[i] : nullptr;
+}
+
+const char *dicom_scp_storage_prefix(void)
+{
+	return STORAGE_PREFIX;
+}
+
+const char *dicom_uid_name(const char *uid)
+{
+	static const char *const newer[][2] = { /* than DCMTK 3.6.7 */
+		{ "1.2.840.10008.1.2.4.201", "HTJ2K Lossless" },
+		{ "1.2.840.10008.1.2.4.202", "HTJ2K Lossless RPCL" },
+		{ "1.2.840.10008.1.2.4.203", "HTJ2K" },
+	};
+
+	for (const auto &n : newer)
+		if (strcmp(uid, n[0]) == 0)
+			return n[1];
+	return dcmFindNameOfUID(uid, "?");
+}

@@ -88,6 +88,12 @@ struct scp_result {
 /* Takes over `sock`.  Runs until the association ends.  `warmed` work (dicom_init, scp_warm_up) is done before. */
 int dicom_scp_serve(int sock, const struct scp_policy *policy, const struct scp_ops *ops, void *arg,
 		    struct scp_result *ret);
+/* What is accepted, for the conformance statement: NULL after the last. */
+const char *dicom_scp_syntax(size_t i); /* best first; the first two are uncompressed */
+const char *dicom_scp_storage_prefix(void);
+/* PS3.6 annex A's name for a UID. */
+const char *dicom_uid_name(const char *uid);
+
 /* Everything in DCMTK that would open files or allocate lazily later. */
 void dicom_scp_warm_up(void);
 

@@ -213,20 +213,25 @@ static int get_meta(const void *file, size_t n, struct meta *m)
 	return 0;
 }
 
+static const char *const analysed[] = {
+	"1.2.840.10008.5.1.4.1.1.1",     /* Computed Radiography */
+	"1.2.840.10008.5.1.4.1.1.1.1",   /* Digital X-Ray, for presentation */
+	"1.2.840.10008.5.1.4.1.1.1.1.1", /* and for processing */
+	"1.2.840.10008.5.1.4.1.1.7",     /* Secondary Capture */
+	/* of digitisers and gateways; one grey frame is an image like any other */
+	"1.2.840.10008.5.1.4.1.1.7.2",   /* Multi-frame Grayscale Byte Secondary Capture */
+	"1.2.840.10008.5.1.4.1.1.7.3",   /* and Word */
+};
+
+const char *spooled_analysed_class(size_t i)
+{
+	return i < ARRAY_SIZE(analysed) ? analysed[i] : NULL;
+}
+
 bool spooled_is_analysed(const char *sop_class)
 {
-	static const char *const classes[] = {
-		"1.2.840.10008.5.1.4.1.1.1",     /* Computed Radiography */
-		"1.2.840.10008.5.1.4.1.1.1.1",   /* Digital X-Ray, for presentation */
-		"1.2.840.10008.5.1.4.1.1.1.1.1", /* and for processing */
-		"1.2.840.10008.5.1.4.1.1.7",     /* Secondary Capture */
-		/* of digitisers and gateways; one grey frame is an image like any other */
-		"1.2.840.10008.5.1.4.1.1.7.2",   /* Multi-frame Grayscale Byte Secondary Capture */
-		"1.2.840.10008.5.1.4.1.1.7.3",   /* and Word */
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(classes); i++)
-		if (strcmp(classes[i], sop_class) == 0)
+	for (size_t i = 0; i < ARRAY_SIZE(analysed); i++)
+		if (strcmp(analysed[i], sop_class) == 0)
 			return true;
 	return false;
 }

@@ -33,6 +33,7 @@ int spooled_seal(int fd, const struct spooled_place *place, uint64_t size,
 
 /* Whether objects of this class are analysed: CR, DX, grey Secondary Capture.  Others are set aside. */
 bool spooled_is_analysed(const char *sop_class);
+const char *spooled_analysed_class(size_t i); /* NULL after the last */
 
 /* The File Meta of any Part 10 file in memory: class, instance, syntax and the data set's offset.
  * -EBADMSG. */

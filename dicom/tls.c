@@ -448,3 +448,15 @@ bool tls_link_peer_is(const struct tls_link *l, const char *name)
 	return x != NULL && X509_check_host(x, name, strlen(name),
 					    X509_CHECK_FLAG_ALWAYS_CHECK_SUBJECT | X509_CHECK_FLAG_NO_WILDCARDS, NULL) == 1;
 }
+
+const char *tls_suite(size_t i)
+{
+	SSL_CTX *c = SSL_CTX_new(TLS_method());
+	STACK_OF(SSL_CIPHER) *all = c != NULL && set_rules(c) ? SSL_CTX_get_ciphers(c) : NULL;
+	const char *name = NULL;
+
+	if (all != NULL && i < (size_t)sk_SSL_CIPHER_num(all))
+		name = SSL_CIPHER_standard_name(sk_SSL_CIPHER_value(all, (int)i));
+	SSL_CTX_free(c);
+	return name;
+}

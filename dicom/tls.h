@@ -43,6 +43,9 @@ int tls_open(const struct tls_files *files, struct tls **ret, struct err *e);
 void tls_close(struct tls *t); /* wipes the key; NULL allowed */
 void tls_ends(const struct tls *t, struct tls_dates *ret);
 
+/* Names of the suites that are offered and taken: NULL after the last. */
+const char *tls_suite(size_t i);
+
 /* A connection on `fd`, which becomes non-blocking and stays the caller's.  name: what the peer's
  * certificate must carry, an address or a name (NULL: any certificate that an authority of ours
  * signed).  exact: the name is no host name; the certificate's common name counts too. */
