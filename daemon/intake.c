@@ -404,6 +404,20 @@ static void fill_instance(struct instance *ret, const struct ipc_object *o, uint
 	*ret = in;
 }
 
+/* What we made ourselves and an archive sends back is kept and set aside: analysed, it would make a
+ * further report, which would come back. */
+static int add_instance(struct keeper *k, struct instance *in, bool *ret_duplicate)
+{
+	bool ours = false;
+	int r = store_is_report(k->store, in->sop_uid, &ours);
+
+	if (r < 0)
+		return r;
+	if (ours)
+		in->state = INSTANCE_ASIDE;
+	return store_add_instance(k->store, in, k->now + k->config->settle_max_ms, ret_duplicate);
+}
+
 int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, int64_t received)
 {
 	struct instance in;
@@ -412,7 +426,7 @@ int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, in
 
 	fill_instance(&in, o, file, "");
 	in.received = received;
-	r = store_add_instance(k->store, &in, k->now + k->config->settle_max_ms, &duplicate);
+	r = add_instance(k, &in, &duplicate);
 	return r == 0 && duplicate ? keep_one_copy(k, in.id, file) : r;
 }
 
@@ -431,7 +445,7 @@ static int keep_object(struct keeper *k, struct association *a)
 	if (r < 0)
 		return r;
 	failpoint("intake.renamed");
-	r = store_add_instance(k->store, &in, k->now + k->config->settle_max_ms, &duplicate);
+	r = add_instance(k, &in, &duplicate);
 	if (r < 0)
 		return r;
 	failpoint("intake.inserted");

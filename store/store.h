@@ -428,6 +428,8 @@ int store_release(struct store *s, int64_t now);
 int store_clamp(struct store *s, int64_t study, int64_t instance, int64_t delivery);
 /* The instance that names this spool file, or -ENOENT. */
 int store_find_file(struct store *s, uint64_t file, int64_t *ret_instance);
+/* Whether this is the SOP Instance UID of an object that we made. */
+int store_is_report(struct store *s, const char *sop_uid, bool *ret);
 int store_find_report_file(struct store *s, uint64_t file, int64_t *ret_report);
 /* Calls each for the file of every instance row (objects; not those that have expired) or report row, until it returns non-zero. */
 int store_each_file(struct store *s, bool reports, int (*each)(uint64_t file, int64_t row, void *arg), void *arg);

@@ -623,3 +623,17 @@ int store_is_fetched(struct store *s, const char *study_uid, const char *calling
 	*ret = r == 0;
 	return 0;
 }
+
+int store_is_report(struct store *s, const char *sop_uid, bool *ret)
+{
+	CLEANUP(query) struct query q = query_on(s, "SELECT 1 FROM report WHERE sop_uid = ?");
+	int64_t one;
+	int r;
+
+	query_bind_text(&q, sop_uid, SIZE_MAX);
+	r = query_value(&q, &one);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret = r == 0;
+	return 0;
+}

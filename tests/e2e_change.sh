@@ -120,4 +120,23 @@ file=$(sqlite3 "$work/state/carzerod.db" "SELECT printf('%016x', file) FROM inst
 [ -s "$work/state/spool/objects/$(echo "$file" | cut -c 1-2)/$file" ]
 ok $? "and kept"
 is "$(grep -c 'restart recovers' "$work/node.log")" 0 "the node never stopped itself"
+
+# ---- an archive that sends our own results back: kept, set aside, and no circle -------------------------------
+stop_node
+stop_archive
+rm -rf "$work/archive" "$work/state"
+archive_objects='sr, sc, gsps, pdf'
+write_config
+start_node
+start_archive
+phantom --seed 71 -o "$work/loop.dcm"
+send MODALITY "$work/loop.dcm"
+check "a report, a picture, a presentation state, a PDF" wait_for 20 archive_has 4
+wait_for 10 nothing_waits
+send ARCHIVE $(archive_files)
+ok $? "the archive sends them back"
+sleep 1
+is "$(sqlite3 -readonly "$work/state/carzerod.db" 'SELECT count(*) FROM instance WHERE state = 4')" 4 "they are set aside"
+is "$(sqlite3 -readonly "$work/state/carzerod.db" 'SELECT revision FROM study')" 1 "and make no further report"
+
 finish
