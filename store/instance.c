@@ -489,21 +489,31 @@ int instance_clamp(struct store *s, int64_t latest)
 	return query_run(&q);
 }
 
+/* Suspects wait after every start, claimed or not: only a node that lives tries them. */
+static int let_suspects_wait(struct store *s, int64_t now)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE instance INDEXED BY instance_due SET due = ? WHERE state = 0 AND attempt >= ? AND due < ?");
+
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
+	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
+	return query_run(&q);
+}
+
 int instance_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE instance INDEXED BY instance_claimed SET state = 0, lease = 0, "
-			    "due = CASE WHEN attempt < ? THEN min(due, ?) ELSE ? END WHERE state = 1");
+			    "due = min(due, ?) WHERE state = 1");
 	int r;
 
-	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
 	query_bind_int(&q, now);
-	query_bind_int(&q, now + STORE_SUSPECT_MS);
 	r = query_run(&q);
 	if (r < 0)
 		return r;
 	*n += (unsigned)sqlite3_changes(s->db);
-	return 0;
+	return let_suspects_wait(s, now);
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */

@@ -19,7 +19,7 @@
 --   CLAIMED  --settle--> SETTLED        outcome, facts and scores in one transaction
 --   CLAIMED  --retry--> READY           due later; a clean interruption takes its attempt back
 --   CLAIMED  --quarantine--> QUARANTINED   the third attempt failed; outcome FAILED
---   CLAIMED  --recover--> READY         after a restart, from the third attempt on due later (a suspect
+--   CLAIMED  --recover--> READY         after a restart; from the third attempt on it waits at first (a suspect
 --                                       lets others pass); the attempt stays counted, so that an image
 --                                       that kills the node is quarantined and not tried for ever
 --   SETTLED, QUARANTINED --requeue--> READY   an operator asks; attempt 0, outcome and scores gone

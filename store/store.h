@@ -406,11 +406,11 @@ int store_notices_due(struct store *s, const char *hook, int64_t *ret_due, uint6
 /* ---- recovery and overview ------------------------------------------------------------------ */
 
 /* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n.
- * An instance or a study that was claimed when the node died, for the STORE_SUSPECT_ATTEMPTSth time, may be the cause: it
- * waits for STORE_SUSPECT_MS, so that others are served meanwhile, and so that a node that dies of something else every
- * second does not count all these deaths against it. */
+ * An instance or a study that was claimed for the STORE_SUSPECT_ATTEMPTSth time may be what kills the node: from every
+ * start on it waits for STORE_SUSPECT_MS.  So others are served first, and a node that dies of something else every second
+ * does not count these deaths against it. */
 #define STORE_SUSPECT_ATTEMPTS 3
-#define STORE_SUSPECT_MS 100000
+#define STORE_SUSPECT_MS 30000
 int store_recover(struct store *s, int64_t now, unsigned *ret_n);
 /* A quick look at the whole database: -EUCLEAN when it is not sound. */
 int store_check(struct store *s);

@@ -332,21 +332,32 @@ int study_clamp(struct store *s, int64_t latest)
 	return query_run(&q);
 }
 
+/* As instances do. */
+static int let_suspects_wait(struct store *s, int64_t now)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE study INDEXED BY study_due SET settle_at = ? "
+			    "WHERE state = 0 AND pending = 0 AND attempt >= ? AND settle_at < ?");
+
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
+	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
+	query_bind_int(&q, now + STORE_SUSPECT_MS);
+	return query_run(&q);
+}
+
 int study_recover(struct store *s, int64_t now, unsigned *n)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE study INDEXED BY study_claimed SET state = 0, lease = 0, "
-			    "settle_at = CASE WHEN attempt < ? THEN min(settle_at, ?) ELSE ? END WHERE state = 1");
+			    "settle_at = min(settle_at, ?) WHERE state = 1");
 	int r;
 
-	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);
 	query_bind_int(&q, now);
-	query_bind_int(&q, now + STORE_SUSPECT_MS);
 	r = query_run(&q);
 	if (r < 0)
 		return r;
 	*n += (unsigned)sqlite3_changes(s->db);
-	return 0;
+	return let_suspects_wait(s, now);
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */

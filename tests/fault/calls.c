@@ -127,7 +127,7 @@ static void judge(const char *what, pid_t pid)
 	fine = fault_now_ms() < end;
 	if (!fine)
 		(void)sender_done(pid, 0);
-	for (unsigned i = 0; i < 1500 && fine && !node_at_rest(); i++) {
+	for (unsigned i = 0; i < 4500 && fine && !node_at_rest(); i++) {
 		(void)ensure_node(); /* a later call of the same image may have ended it */
 		fault_pause(20);
 	}

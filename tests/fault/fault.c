@@ -1136,6 +1136,19 @@ static bool file_holds(uint64_t id, const struct image *image)
 	return memcmp((char *)file + n - image->n, image->data_set, image->n) == 0;
 }
 
+/* Not what goes with them (pages, presentation states). */
+static int structured_reports(struct store *s, int64_t study, struct report *ret, size_t max, size_t *ret_n)
+{
+	size_t n = 0, kept = 0;
+	int r = store_study_reports(s, study, ret, max, &n);
+
+	for (size_t i = 0; i < n && i < max; i++)
+		if (strcmp(ret[i].kind, "SR") == 0)
+			ret[kept++] = ret[i];
+	*ret_n = kept;
+	return r == -E2BIG ? 0 : r;
+}
+
 static void reckon_image(struct store *s, uint32_t number, bool reports, struct reckoning *r)
 {
 	struct image image;
@@ -1155,7 +1168,7 @@ static void reckon_image(struct store *s, uint32_t number, bool reports, struct 
 	} else if (reports) {
 		r->quarantined += in[0].state == INSTANCE_QUARANTINED;
 		n = 0;
-		(void)store_study_reports(s, study.id, rep, 8, &n);
+		(void)structured_reports(s, study.id, rep, 8, &n);
 		r->unreported += n == 0;
 		r->twice += n > 1;
 	}
@@ -1284,7 +1297,7 @@ static void *only_report(const struct image *image, size_t *ret_n)
 	struct err e;
 	size_t n = 0;
 
-	if (s != NULL && store_find_study(s, image->study, &study) == 0 && store_study_reports(s, study.id, rep, 8, &n) == 0 &&
+	if (s != NULL && store_find_study(s, image->study, &study) == 0 && structured_reports(s, study.id, rep, 8, &n) == 0 &&
 	    n == 1) {
 		(void)snprintf(path, sizeof(path), "%s/spool/reports/%02x/%016llx", state, (unsigned)(rep[0].file >> 56),
 			       (unsigned long long)rep[0].file);
