@@ -438,7 +438,7 @@ void node_setup(const struct node_setup *s)
 		      "access:\n"
 		      "- {calling_ae: \"*\", from: [127.0.0.0/8]}\n"
 		      "peers:\n"
-		      "- {ae_title: ARCHIVE, host: 127.0.0.1, port: %u, sr_classes: [comprehensive]}\n"
+		      "- {ae_title: ARCHIVE, host: 127.0.0.1, port: %u, sr_classes: [comprehensive], objects: [sr]}\n"
 		      "routes: %s\n%s",
 		      port_of_node, state, bundle, srcdir != NULL ? srcdir : ".", s->storage != NULL ? s->storage : "ballast: 1 MiB",
 		      s->limits != NULL ? ", " : "",
