@@ -139,6 +139,10 @@ check "the second report" wait_for 30 archive_has 2
 # ---- what must be refused ------------------------------------------------------------------------------------
 refused "a certificate of an unknown authority" "certificate \"MODALITY\" is refused: " send_tls wrong MODALITY "$work/c.dcm"
 refused "an expired certificate" "certificate has expired" send_tls expired MODALITY "$work/c.dcm"
+noted() { # the log's line comes first, the keeper's note after it
+	ctl why 2.25.999 | grep -q expired
+}
+wait_for 10 noted
 ctl why 2.25.999 | grep -A1 'expired' | tail -n 2 | sed "s,$work,WORK," >"$work/why.txt"
 is "$(cat "$work/why.txt")" "$(cat "$srcdir/tests/golden/why_expired_certificate.txt")" "why names it and what would change it"
 refused "a revoked certificate" "certificate revoked" send_tls revoked MODALITY "$work/c.dcm"
