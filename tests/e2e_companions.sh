@@ -93,7 +93,7 @@ if command -v sqlite3 >/dev/null; then
 	# as after a crash before the reports were recorded: what was planned is composed again
 	stop_node
 	sqlite3 "$work/state/carzerod.db" "PRAGMA foreign_keys = OFF; DELETE FROM delivery; DELETE FROM report; UPDATE study SET state = 0, revision = 0, settle_at = 0"
-	find "$work/state" -path '*/reports/*' -type f -delete
+	find "$work/state" \( -path '*/reports/*' -o -path '*/facts/*' \) -type f -delete
 	start_node
 	check "all four again" wait_for 30 archive_has 4
 	archive_files | xargs sha256sum | awk '{print $1}' | sort >"$work/second"
