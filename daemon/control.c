@@ -312,20 +312,37 @@ void control_serve(struct keeper *k, size_t client)
 	int fd = k->control_client[client];
 	char request[REQUEST_MAX];
 	ssize_t n = recv(fd, request, sizeof(request) - 1, 0);
-	CLEANUP(free) char *text = NULL;
 	json_t *j;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n > 0) {
-		request[n] = '\0';
-		j = answer(k, request);
-		text = json_dumps(j, JSON_COMPACT);
-		json_decref(j);
-		/* an operator who went away, or reads too slowly, asks again */
-		if (text != NULL && send(fd, text, strlen(text), MSG_NOSIGNAL) > 0)
-			return;
+	if (n <= 0) {
+		(void)close(fd);
+		k->control_client[client] = -1;
+		return;
 	}
-	(void)close(fd);
-	k->control_client[client] = -1;
+	request[n] = '\0';
+	j = answer(k, request);
+	k->control_answer[client] = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+}
+
+void control_tell(struct keeper *k, bool done)
+{
+	static const char nothing_done[] = "{\"error\":\"the disk is full: nothing was done\"}";
+	size_t i;
+
+	for (i = 0; i < KEEPER_CONTROL_MAX; i++) {
+		const char *text = done ? k->control_answer[i] : nothing_done;
+
+		if (k->control_answer[i] == NULL)
+			continue;
+		/* an operator who went away, or reads too slowly, asks again */
+		if (send(k->control_client[i], text, strlen(text), MSG_NOSIGNAL) <= 0) {
+			(void)close(k->control_client[i]);
+			k->control_client[i] = -1;
+		}
+		free(k->control_answer[i]);
+		k->control_answer[i] = NULL;
+	}
 }

@@ -662,6 +662,7 @@ static void throw_away(struct keeper *k)
 	store_rollback(k->store);
 	k->in_turn = false;
 	flush_posts(k, false);
+	control_tell(k, false);
 	analysis_forget(k);
 	reporting_forget(k);
 	delivery_forget(k);
@@ -787,6 +788,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	failpoint("keeper.committed");
 	flush_posts(k, true);
 	failpoint("keeper.posted");
+	control_tell(k, true);
 	start_helpers(k);
 	figures_publish(k);
 	upkeep(k);

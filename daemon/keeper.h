@@ -191,6 +191,7 @@ struct keeper {
 
 	uint64_t ticket;           /* last one given out; never repeats while we live */
 	int control, control_client[KEEPER_CONTROL_MAX];
+	char *control_answer[KEEPER_CONTROL_MAX]; /* own: to be sent once the turn is durable; NULL */
 	int64_t started;           /* boot ms */
 	int64_t upkeep_at, log_told, parked_at; /* boot ms: next minute's work; next word about the log; next look */
 	int64_t control_rest;      /* boot ms: no descriptors were left for a client */
@@ -330,5 +331,6 @@ void commitment_told(struct keeper *k, const struct ipc_committed *t, const char
 void control_open(struct keeper *k);
 void control_accept(struct keeper *k);
 void control_serve(struct keeper *k, size_t client);
+void control_tell(struct keeper *k, bool done); /* the answers of this turn; not done: it was thrown away */
 
 #endif
