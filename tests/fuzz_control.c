@@ -28,6 +28,7 @@ static struct keeper *open_keeper(void)
 {
 	struct keeper *k = xcalloc(1, sizeof(*k));
 	struct instance in = { .file = 1, .due = 1, .state = INSTANCE_READY };
+	static const char *const files[] = { "carzerod.db", "carzerod.db-wal", "carzerod.db-shm" };
 	const char *top = getenv("builddir");
 	char folder[4096], path[4200];
 	bool duplicate;
@@ -39,6 +40,10 @@ static struct keeper *open_keeper(void)
 	if ((mkdir(folder, 0700) < 0 && errno != EEXIST) ||
 	    config_parse("fuzz", folder, text, sizeof(text) - 1, &k->config, &e) < 0)
 		abort();
+	for (i = 0; i < ARRAY_SIZE(files); i++) { /* of an earlier run, maybe of another schema */
+		(void)snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
+		(void)unlink(path);
+	}
 	(void)snprintf(path, sizeof(path), "%s/carzerod.db", folder);
 	k->findings = xcalloc(1, sizeof(*k->findings));
 	if (store_open(path, &k->store, &e) < 0 || spool_open(folder, &k->spool, &e) < 0)
