@@ -91,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		control_serve(k, 0);
 		store_rollback(k->store);
+		control_tell(k, true);
 		check_answer(pair[1]);
 	}
 	if (k->control_client[0] >= 0)
