@@ -143,7 +143,7 @@ static void adopt_or_set_aside(struct keeper *k, const struct reconcile *rec)
 
 		if (rec->named[i])
 			continue;
-		if (examine(k, &h, id, &m, &received)) {
+		if (!failpoint_skips("recovery.adopt") && examine(k, &h, id, &m, &received)) {
 			keeper_must(k, intake_adopt(k, &m.object, id, received), "adopt an object");
 			adopted++;
 		} else {
