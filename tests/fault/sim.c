@@ -543,7 +543,7 @@ static void modality_turn(size_t i)
 		if (m->sock >= 0)
 			leave(m);
 		m->n = m->at = 0;
-		if (!sending || chance(3) != 0)
+		if (!sending || chance(60) != 0) /* or a backlog would be most of the run */
 			return;
 		next_study(m);
 		return;
