@@ -418,6 +418,7 @@ void node_setup(const struct node_setup *s)
 		disk_state = disk_new(s->type, state, mebibytes);
 		(void)snprintf(spool, sizeof(spool), "%s/spool", state);
 		disk_spool = disk_new(s->type, spool, mebibytes);
+		(void)RUN("sync", "-f", state); /* the mount point is no part of what is tried */
 	}
 	wrap = s->wrap;
 	make_bundle(bundle, sizeof(bundle));
