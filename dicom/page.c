@@ -508,7 +508,7 @@ struct columns {
 
 static struct columns columns_of(double width)
 {
-	return (struct columns){ 0, width - 384, width - 304, width - 232, width - 112, width };
+	return (struct columns){ 0, width - 400, width - 312, width - 248, width - 132, width };
 }
 
 /* The probability as a length, with a notch at each threshold. */
@@ -533,13 +533,24 @@ static void chip(struct sheet *s, const struct page_finding *f, double x, double
 	(void)put(s, r == 0 ? SMALL_BOLD : SMALL, *colours[r], PANGO_ALIGN_CENTER, x, y, width, words[r]);
 }
 
+/* Nothing is certain, and nothing impossible: no rounding says so. */
+static void percent(double p, char *ret, size_t size)
+{
+	if (p > 0.9995)
+		(void)snprintf(ret, size, ">99.9\u00a0%%");
+	else if (p < 0.0005)
+		(void)snprintf(ret, size, "<0.1\u00a0%%");
+	else
+		(void)snprintf(ret, size, "%.1f\u00a0%%", p * 100);
+}
+
 static void thresholds(const struct page_finding *f, char *ret, size_t size)
 {
 	bool lo = !isnan(f->absent_below), hi = !isnan(f->present_from);
 
 	ret[0] = '\0';
 	if (lo && hi)
-		(void)snprintf(ret, size, "< %.3g  \u2265 %.3g\u00a0%%", f->absent_below * 100, f->present_from * 100);
+		(void)snprintf(ret, size, "< %.3g\u00a0\u00a0\u2265 %.3g\u00a0%%", f->absent_below * 100, f->present_from * 100);
 	else if (lo || hi)
 		(void)snprintf(ret, size, "%s %.3g\u00a0%%", lo ? "<" : "\u2265", (lo ? f->absent_below : f->present_from) * 100);
 }
@@ -553,7 +564,7 @@ static double row(struct sheet *s, const struct page_finding *f, double x, doubl
 	double height, other;
 
 	if (is_calibrated(f))
-		(void)snprintf(value, sizeof(value), "%.1f\u00a0%%", f->probability * 100);
+		percent(f->probability, value, sizeof(value));
 	else
 		(void)snprintf(value, sizeof(value), "%s%.2f", f->logit < 0 ? "\u2212" : "", fabs((double)f->logit));
 	thresholds(f, limits, sizeof(limits));
@@ -619,8 +630,11 @@ static void caption_of_map(const struct page_finding *f, char *ret, size_t size)
 {
 	static const char *const words[] = { "present", "undetermined", "raw score", "absent" };
 
+	char value[32];
+
+	percent(f->probability, value, sizeof(value));
 	if (is_calibrated(f))
-		(void)snprintf(ret, size, "%s: %s, %.1f\u00a0%%", f->name, words[rank(f)], f->probability * 100);
+		(void)snprintf(ret, size, "%s: %s, %s", f->name, words[rank(f)], value);
 	else
 		(void)snprintf(ret, size, "%s: highest raw score, %s%.2f; nothing was decided", f->name,
 			       f->logit < 0 ? "\u2212" : "", fabs((double)f->logit));
