@@ -68,7 +68,7 @@ says "a second node on the same state_dir" 75 "lock" timeout 20 "$builddir/carze
 says "status" 0 "all good" ctl status
 says "status as JSON" 0 '"good": true' ctl --json status
 says "studies" 0 "STUDY" ctl studies
-says "queue" 0 "0 deliveries" ctl queue
+says "queue" 0 "the queue is empty" ctl queue
 says "show of an unknown study" 2 "no such study" ctl show 1.2.3
 says "show of what is no UID" 64 "not a UID" ctl show ../x
 says "unknown command" 64 "not a command" ctl fly
