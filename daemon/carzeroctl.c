@@ -66,6 +66,7 @@ static const char usage[] =
 	"  reload              read configuration and findings again; a bad one changes nothing\n"
 	"  backup              copy the database now, checked, beside the hourly copies\n"
 	"  verify              read every file that the database names and compare it with its digest\n"
+	"  disktest            how fast state_dir's disk makes things durable, and whether that can be true\n"
 	"  purge STUDY_UID     remove all of a study, sent or not; nothing brings it back\n"
 	"  purge --older-than AGE   remove studies that were quiet for AGE (90d, 24h) and are sent\n"
 	"\n"
@@ -733,6 +734,8 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return command_ask(c, verb, argument);
 	if (strcmp(verb, "backup") == 0 && argc == 1)
 		return ctl_backup(c);
+	if (strcmp(verb, "disktest") == 0 && argc == 1)
+		return ctl_disktest(c);
 	if (strcmp(verb, "verify") == 0 && argc == 1)
 		return ctl_verify(c);
 	if (strcmp(verb, "purge") == 0 && argc == 1 && older_than != NULL)

@@ -45,4 +45,7 @@ int ctl_config(const struct config *c, const char *path, const char *what);
 int ctl_backup(const struct config *c);
 int ctl_verify(const struct config *c);
 
+/* ctl_disktest.c */
+int ctl_disktest(const struct config *c);
+
 #endif

@@ -68,6 +68,13 @@ says "a second node on the same state_dir" 75 "lock" timeout 20 "$builddir/carze
 says "status" 0 "all good" ctl status
 says "status as JSON" 0 '"good": true' ctl --json status
 says "studies" 0 "STUDY" ctl studies
+ctl disktest >"$work/disktest" 2>&1
+disk=$?
+is "$(grep -c '^4 KiB and fsync: median [0-9.]* ms' "$work/disktest") $(ls "$work/state" | grep -c disktest)" "1 0" "disktest: figures, and nothing is left behind"
+case $disk in
+0) says "disktest as JSON" 0 '"plausible": true' ctl --json disktest ;;
+*) says "disktest as JSON" 1 '"trouble": ' ctl --json disktest ;;
+esac
 says "queue" 0 "the queue is empty" ctl queue
 says "show of an unknown study" 2 "no such study" ctl show 1.2.3
 says "show of what is no UID" 64 "not a UID" ctl show ../x
