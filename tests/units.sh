@@ -12,6 +12,10 @@ ok() { # ok STATUS NAME
 		echo "not ok $count - $2"
 	fi
 }
+if ! grep -q '^prefix = /usr$' "$builddir/Makefile"; then
+	echo "1..0 # SKIP configured for another place than /usr, where the units look"
+	exit 0
+fi
 rm -rf "$work"
 mkdir -p "$work/root"
 make -C "$builddir" -s install DESTDIR="$work/root" >"$work/install.log" 2>&1
