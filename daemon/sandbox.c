@@ -91,6 +91,11 @@ static const int calls_parent[] = {
 	SCMP_SYS(prlimit64), SCMP_SYS(seccomp), SCMP_SYS(close_range),
 };
 
+/* OpenBLAS makes its threads when it is loaded, and on a busy machine one may not have run yet when the filter
+ * closes.  The first things that a new thread does, with every signal blocked, are these: it tells the kernel
+ * where its own memory is.  Refused there, the process would be killed without a word. */
+static const int calls_new_thread[] = { SCMP_SYS(set_robust_list), SCMP_SYS(rseq) };
+
 static const int calls_serving[] = {
 	SCMP_SYS(accept4), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
 	SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt),
@@ -212,6 +217,8 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 		r = allow_reading(filter);
 	if (r == 0 && role == SANDBOX_SEND)
 		r = allow_connecting(filter);
+	if (r == 0 && role == SANDBOX_INFER)
+		r = allow(filter, calls_new_thread, ARRAY_SIZE(calls_new_thread));
 	if (r == 0 && role == SANDBOX_EXPORT)
 		r = allow(filter, calls_serving, ARRAY_SIZE(calls_serving));
 	return r;
