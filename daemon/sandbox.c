@@ -92,9 +92,10 @@ static const int calls_parent[] = {
 };
 
 /* OpenBLAS makes its threads when it is loaded, and on a busy machine one may not have run yet when the filter
- * closes.  The first things that a new thread does, with every signal blocked, are these: it tells the kernel
- * where its own memory is.  Refused there, the process would be killed without a word. */
-static const int calls_new_thread[] = { SCMP_SYS(set_robust_list), SCMP_SYS(rseq) };
+ * closes.  The first things that a new thread does, with every signal blocked, are to tell the kernel where its own
+ * memory is: refused there, the process would be killed without a word.  Then it takes a buffer and says on which
+ * memory node that may lie. */
+static const int calls_new_thread[] = { SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(mbind) };
 
 static const int calls_serving[] = {
 	SCMP_SYS(accept4), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
