@@ -8,7 +8,6 @@
  * It never shows anything about a patient: the page holds nothing of the kind.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +24,7 @@
 
 #include "dicom/image.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
@@ -149,25 +149,13 @@ static void run(struct MHD_Daemon *d)
 
 int main(int argc, char **argv)
 {
-	const char *path = CONFIG_DEFAULT_PATH;
 	struct exporter *x = xcalloc(1, sizeof(*x));
 	struct MHD_Daemon *d;
-	struct config *config;
 	union ipc_message m;
 	struct err e;
-	int c, r;
+	int r;
 
-	log_open("carzerod-export", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
-			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
-	}
-	if (config_load_running(path, &config, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
-	log_set_level(config->log_level);
-	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
-		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	(void)begin_helper("carzerod-export", argc, argv, NULL);
 	r = telemetry_page_map(PAGE_FD, &x->page);
 	if (r < 0)
 		fatal(FATAL_CONFIG, "no page of figures at descriptor %d: %s", PAGE_FD, strerror(-r));

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
@@ -268,23 +269,11 @@ static void read_secret(struct teller *t)
 
 int main(int argc, char **argv)
 {
-	const char *path = CONFIG_DEFAULT_PATH;
 	struct teller t = { .curl = NULL };
 	struct config *config;
 	struct err e;
-	int c;
 
-	log_open("carzerod-hook", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
-			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
-	}
-	if (config_load(path, &config, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
-	log_set_level(config->log_level);
-	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
-		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	config = begin_helper("carzerod-hook", argc, argv, NULL);
 	t.config = config;
 	for (size_t i = 0; optind < argc && i < config->n_notify; i++)
 		if (strcmp(config->notify[i].name, argv[optind]) == 0)

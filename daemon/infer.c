@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +25,7 @@
 #include "model/kernels.h"
 #include "model/model.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/findings.h"
 #include "daemon/ipc.h"
@@ -127,7 +127,6 @@ static void run(struct model_run *run, const struct model_info *info, size_t n_f
 
 int main(int argc, char **argv)
 {
-	const char *path = CONFIG_DEFAULT_PATH;
 	struct config *config;
 	struct findings *list;
 	struct model *model;
@@ -135,19 +134,8 @@ int main(int argc, char **argv)
 	uint8_t *blank;
 	float *logits;
 	struct err e;
-	int c;
 
-	log_open("carzerod-infer", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
-			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
-	}
-	if (config_load_running(path, &config, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
-	log_set_level(config->log_level);
-	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
-		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	config = begin_helper("carzerod-infer", argc, argv, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	kernels_set_threads(config->threads);

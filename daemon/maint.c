@@ -26,6 +26,7 @@
 #include "dicom/sniff.h"
 #include "dicom/spooled.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 
@@ -124,20 +125,9 @@ static int examine(const struct config *c)
 
 int main(int argc, char **argv)
 {
-	const char *path = CONFIG_DEFAULT_PATH;
 	struct config *config;
-	struct err e;
-	int c;
 
-	log_open("carzerod-maint", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
-			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
-	}
-	if (config_load(path, &config, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
-	log_set_level(config->log_level);
+	config = begin_helper("carzerod-maint", argc, argv, NULL);
 	if (optind < argc && strcmp(argv[optind], "backup") == 0)
 		return backup(config);
 	if (optind < argc && strcmp(argv[optind], "examine") == 0)

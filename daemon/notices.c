@@ -36,7 +36,7 @@ void notices_open(struct keeper *k)
 		h->rule = &k->config->notify[i];
 		helper_init(&h->helper, "carzerod-hook");
 		h->helper.argv[0] = "-c";
-		h->helper.argv[1] = k->running;
+		h->helper.argv[1] = k->config_path;
 		h->helper.argv[2] = "--";
 		h->helper.argv[3] = h->rule->name;
 		h->helper.reach = (struct helper_reach){

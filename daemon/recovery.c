@@ -93,7 +93,7 @@ static void start_examiner(struct keeper *k, struct helper *h)
 	h->argv[1] = k->config_path;
 	h->argv[2] = "--";
 	h->argv[3] = "examine";
-	h->reach = (struct helper_reach){ .limited = true, .reads = { k->config_path } };
+	h->reach = (struct helper_reach){ .limited = true, .reads = { k->running } };
 	if (helper_start(h, NULL, 0, clock_boot_ms(), &e) < 0)
 		fatal(FATAL_TEMPORARY, "%s: objects without a row cannot be read", e.text);
 }

@@ -27,6 +27,7 @@
 #include "dicom/dicom.h"
 #include "dicom/scu.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/ipc.h"
 #include "daemon/sandbox.h"
@@ -277,25 +278,14 @@ static void run(struct sender *s)
 
 int main(int argc, char **argv)
 {
-	const char *path = CONFIG_DEFAULT_PATH;
+	const char *path;
 	const struct peer *peer;
 	struct config *config;
 	struct tls *tls = NULL;
 	struct sender s = { 0 };
 	struct err e;
-	int c;
 
-	log_open("carzerod-send", LOG_LEVEL_INFO);
-	while ((c = getopt(argc, argv, "c:")) != -1) {
-		if (c != 'c')
-			fatal(FATAL_CONFIG, "started by carzerod(8), not by hand");
-		path = optarg;
-	}
-	if (config_load_running(path, &config, &e) < 0)
-		fatal(FATAL_CONFIG, "%s", e.text);
-	log_set_level(config->log_level);
-	if (fcntl(IPC_FD, F_SETFD, FD_CLOEXEC) < 0)
-		fatal(FATAL_CONFIG, "no channel at descriptor %d: started by carzerod(8), not by hand", IPC_FD);
+	config = begin_helper("carzerod-send", argc, argv, &path);
 	peer = optind < argc ? config_peer(config, argv[optind]) : NULL;
 	if (peer == NULL)
 		fatal(FATAL_CONFIG, "no such destination among peers");
