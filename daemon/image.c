@@ -463,7 +463,9 @@ static void work(const struct config *config, const union ipc_message *m, const 
 {
 	union ipc_message answer;
 	struct err e;
-	int r = sandbox_limit(config->limits.image_memory, config->limits.image_seconds, JOB_FILES, OUTPUT_BYTES_MAX,
+	/* a second of CPU time more than of time: the parent's clock speaks first, and names the limit in one way; this
+	 * is for a parent that is itself stopped */
+	int r = sandbox_limit(config->limits.image_memory, config->limits.image_seconds + 1, JOB_FILES, OUTPUT_BYTES_MAX,
 			      &e);
 
 	if (r == 0)
