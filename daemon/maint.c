@@ -29,9 +29,12 @@
 #include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/ipc.h"
+#include "daemon/sandbox.h"
 
 #define BACKUPS 24
 #define CHUNK (1 << 20)
+#define EXAMINE_MEMORY (512ull << 20)
+#define EXAMINE_FILES 16
 
 static void cleanup_sniffer_free(struct sniffer **s)
 {
@@ -108,8 +111,12 @@ static int examine(const struct config *c)
 {
 	union ipc_message m, answer;
 	int fds[IPC_FDS_MAX];
+	struct err e;
 	size_t n = 0;
 
+	digest_free(digest_new()); /* libcrypto reads its configuration at the first use */
+	if (sandbox_limit(EXAMINE_MEMORY, 0, EXAMINE_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_IMAGE, &e) < 0)
+		fatal(FATAL_OS, "%s", e.text);
 	while (ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n) == 1) {
 		if (m.h.type != IPC_FILE || n != 1)
 			return EXIT_FAILURE;
