@@ -107,6 +107,15 @@ int bundle_pack(struct bundle *b, enum kernels_precision precision, struct err *
 	return r < 0 ? err_set(e, r, "the weights cannot be packed: %s", strerror(-r)) : 0;
 }
 
+int bundle_pack_fusion(struct bundle *b, struct err *e)
+{
+	int r;
+
+	b->pool = kernels_pool_new();
+	r = fusion_pack(&b->fusion, b->pool);
+	return r < 0 ? err_set(e, r, "the weights cannot be packed: %s", strerror(-r)) : 0;
+}
+
 void bundle_close(struct bundle *b)
 {
 	if (b == NULL)

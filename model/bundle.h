@@ -29,6 +29,8 @@ struct bundle {
 int bundle_open(const char *dir, struct bundle **ret, struct err *e);
 /* Packs what a picture needs in this precision; -ENOTSUP, -ENOMEM.  At most once. */
 int bundle_pack(struct bundle *b, enum kernels_precision precision, struct err *e);
+/* The same of what comes behind the image tower alone. */
+int bundle_pack_fusion(struct bundle *b, struct err *e);
 void bundle_close(struct bundle *b); /* NULL allowed */
 
 #endif

@@ -235,79 +235,94 @@ static void add_to_maps(const struct dims *dims, const float *scores /* [n, H, T
 				maps[p * (t - 1) + i - 1] += share * scores[(p * heads + h) * t + i];
 }
 
-/* Prompts [from, from + n), n <= FUSION_CHUNK; s->memory is ready. */
+/* Row i of n becomes `times` equal rows, in place. */
+static void spread(float *x /* [n * times, D] */, size_t n, size_t times, size_t dim)
+{
+	for (size_t i = n; i-- > 0;)
+		for (size_t j = times; j-- > 0;)
+			memmove(x + (i * times + j) * dim, x + i * dim, dim * sizeof(float));
+}
+
+/* Each of `images` pictures with prompts [from, from + n): pair (image, prompt) is row image * n + prompt; at most
+ * FUSION_CHUNK pairs. */
 static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
-			  const struct fusion_text *text, size_t from, size_t n, float *ret_i2t /* [n] */,
-			  float *ret_t2i /* [n] */, float *ret_maps /* [n, T-1] or NULL */)
+			  const struct fusion_text *text, const float *memory /* [images, T, D] N(image) */,
+			  size_t images, size_t from, size_t n, float *ret_i2t /* [pairs] */,
+			  float *ret_t2i /* [pairs] */, float *ret_maps /* [pairs, T-1] or NULL */)
 {
 	const struct dims *dims = fusion->dims;
-	size_t d = dims->dim, t = dims->tokens, heads = dims->fusion_heads;
+	size_t d = dims->dim, t = dims->tokens, heads = dims->fusion_heads, pairs = images * n;
 	size_t width = d / heads, rows = text->first[text->n];
 	float eps = dims->fusion_eps;
-	float *x_t2i = s->x + n * d, *h_t2i = s->h + n * d, *q_t2i = s->q + n * d; /* [n, D] */
-	float *from_head = s->x, *to_head = s->mlp; /* [2n, in], [2n, out] */
+	float *x_t2i = s->x + pairs * d, *h_t2i = s->h + pairs * d, *q_t2i = s->q + pairs * d; /* [pairs, D] */
+	float *from_head = s->x, *to_head = s->mlp; /* [2 pairs, in], [2 pairs, out] */
 
-	/* Queries.  Row 0 of the memory is N(image global). */
-	memcpy(s->x, text->query + from * d, n * d * sizeof(float));
-	for (size_t p = 0; p < n; p++)
-		memcpy(x_t2i + p * d, s->memory, d * sizeof(float));
+	/* Queries.  Row 0 of a memory is N(image global). */
+	for (size_t m = 0; m < images; m++) {
+		memcpy(s->x + m * n * d, text->query + from * d, n * d * sizeof(float));
+		memcpy(x_t2i + m * d, memory + m * t * d, d * sizeof(float));
+	}
 
 	for (size_t i = 0; i < dims->fusion_depth; i++) {
 		const struct fusion_layer *l = &fusion->layers[i];
 		const float *k = text->k + i * rows * d, *v = text->v + i * rows * d; /* [M, D] */
 		const float *v_w = l->in_w + 2 * d * d;				      /* [D, D] out, in */
-		const float *asked = s->asked;					      /* [n, H, D] */
 
-		/* Queries of this layer.  In layer 0 those of i2t are constant, those of t2i all equal. */
+		/* Queries of this layer.  In layer 0 those of i2t are constant, those of t2i equal for each image. */
 		if (i == 0) {
-			asked = text->asked0 + from * heads * d;
-			layernorm(x_t2i, l->norm2_w, l->norm2_b, eps, h_t2i, 1, d);
-			layer_run(&l->q, h_t2i, q_t2i, 1, LAYER_PLAIN);
-			for (size_t p = 1; p < n; p++)
-				memcpy(q_t2i + p * d, q_t2i, d * sizeof(float));
+			layernorm(x_t2i, l->norm2_w, l->norm2_b, eps, h_t2i, images, d);
+			layer_run(&l->q, h_t2i, q_t2i, images, LAYER_PLAIN);
+			spread(x_t2i, images, n, d);
+			spread(q_t2i, images, n, d);
 		} else {
-			layernorm(s->x, l->norm2_w, l->norm2_b, eps, s->h, 2 * n, d);
-			layer_run(&l->q, s->h, s->q, 2 * n, LAYER_PLAIN);
-			fusion_ask(fusion, i, s->q, s->asked, n);
+			layernorm(s->x, l->norm2_w, l->norm2_b, eps, s->h, 2 * pairs, d);
+			layer_run(&l->q, s->h, s->q, 2 * pairs, LAYER_PLAIN);
+			fusion_ask(fusion, i, s->q, s->asked, pairs);
 		}
 
-		/* i2t: n * H queries on T image rows; mix the rows, then project the mixtures. */
-		matmul_nt(1, asked, d, s->memory, d, 0, s->scores, t, n * heads, t, d);
-		softmax(s->scores, NULL, n * heads, t);
+		/* i2t: n * H queries on the T rows of each image; mix the rows, then project the mixtures. */
+		for (size_t m = 0; m < images; m++) {
+			size_t at = m * n * heads;
+			const float *image = memory + m * t * d; /* [T, D] */
+			const float *asked = i == 0 ? text->asked0 + from * heads * d : s->asked + at * d; /* [n, H, D] */
+
+			matmul_nt(1, asked, d, image, d, 0, s->scores + at * t, t, n * heads, t, d);
+			softmax(s->scores + at * t, NULL, n * heads, t);
+			matmul_nn(1, s->scores + at * t, t, image, d, 0, s->asked + at * d, d, n * heads, d, t);
+		}
 		if (ret_maps != NULL)
-			add_to_maps(dims, s->scores, ret_maps, n);
-		matmul_nn(1, s->scores, t, s->memory, d, 0, s->asked, d, n * heads, d, t);
-		for (size_t p = 0; p < n; p++)
+			add_to_maps(dims, s->scores, ret_maps, pairs);
+		for (size_t p = 0; p < pairs; p++)
 			memcpy(s->h + p * d, l->in_b + 2 * d, d * sizeof(float));
 		for (size_t h = 0; h < heads; h++)
 			matmul_nt(1, s->asked + h * d, heads * d, v_w + h * width * d, d, 1,
-				  s->h + h * width, d, n, width, d);
+				  s->h + h * width, d, pairs, width, d);
 
 		/* t2i: each prompt's query on its own few rows. */
-		for (size_t p = 0; p < n; p++) {
-			size_t at = text->first[from + p], keys = text->first[from + p + 1] - at;
+		for (size_t p = 0; p < pairs; p++) {
+			size_t at = text->first[from + p % n], keys = text->first[from + p % n + 1] - at;
 
 			attention(q_t2i + p * d, d, k + at * d, d, v + at * d, d, text->count + at,
 				  h_t2i + p * d, d, s->row, 1, keys, d, heads);
 		}
-		layer_run(&l->out, s->h, s->x, 2 * n, LAYER_ADD);
+		layer_run(&l->out, s->h, s->x, 2 * pairs, LAYER_ADD);
 
 		/* MLP */
-		layernorm(s->x, l->norm3_w, l->norm3_b, eps, s->h, 2 * n, d);
-		layer_run(&l->up, s->h, s->mlp, 2 * n, LAYER_RELU);
-		layer_run(&l->down, s->mlp, s->x, 2 * n, LAYER_ADD);
+		layernorm(s->x, l->norm3_w, l->norm3_b, eps, s->h, 2 * pairs, d);
+		layer_run(&l->up, s->h, s->mlp, 2 * pairs, LAYER_RELU);
+		layer_run(&l->down, s->mlp, s->x, 2 * pairs, LAYER_ADD);
 	}
 
 	/* Head */
-	fusion_norm(fusion, s->x, s->x, 2 * n);
+	fusion_norm(fusion, s->x, s->x, 2 * pairs);
 	for (size_t j = 0; j < FUSION_HEAD_LINEARS; j++) {
-		layer_run(&fusion->head[j], from_head, to_head, 2 * n,
+		layer_run(&fusion->head[j], from_head, to_head, 2 * pairs,
 			  j < DIMS_HEAD_LAYERS ? LAYER_RELU : LAYER_PLAIN);
 		from_head = to_head;
 		to_head = from_head == s->mlp ? s->mlp2 : s->mlp;
 	}
-	memcpy(ret_i2t, from_head, n * sizeof(float));
-	memcpy(ret_t2i, from_head + n, n * sizeof(float));
+	memcpy(ret_i2t, from_head, pairs * sizeof(float));
+	memcpy(ret_t2i, from_head + pairs, pairs * sizeof(float));
 }
 
 void fusion_forward(const struct fusion *fusion, struct fusion_scratch *s, const struct fusion_text *text,
@@ -321,7 +336,22 @@ void fusion_forward(const struct fusion *fusion, struct fusion_scratch *s, const
 	for (size_t from = 0; from < text->n; from += FUSION_CHUNK) {
 		size_t n = text->n - from < FUSION_CHUNK ? text->n - from : FUSION_CHUNK;
 
-		forward_chunk(fusion, s, text, from, n, ret_i2t + from, ret_t2i + from,
+		forward_chunk(fusion, s, text, s->memory, 1, from, n, ret_i2t + from, ret_t2i + from,
 			      ret_maps != NULL ? ret_maps + from * patches : NULL);
+	}
+}
+
+size_t fusion_images(const struct fusion_text *text)
+{
+	return text->n < FUSION_CHUNK ? FUSION_CHUNK / text->n : 1;
+}
+
+void fusion_forward_memory(const struct fusion *fusion, struct fusion_scratch *s, const struct fusion_text *text,
+			   const float *memory, size_t images, float *ret_i2t, float *ret_t2i)
+{
+	for (size_t from = 0; from < text->n; from += FUSION_CHUNK) {
+		size_t n = text->n - from < FUSION_CHUNK ? text->n - from : FUSION_CHUNK;
+
+		forward_chunk(fusion, s, text, memory, images, from, n, ret_i2t + from, ret_t2i + from, NULL);
 	}
 }

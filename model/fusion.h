@@ -79,4 +79,11 @@ void fusion_ask(const struct fusion *fusion, size_t layer, const float *q, float
 void fusion_forward(const struct fusion *fusion, struct fusion_scratch *s, const struct fusion_text *text,
 		    const float *image, float *ret_i2t, float *ret_t2i, float *ret_maps);
 
+/* The same for several pictures of which N(image) is known (s->memory after fusion_forward()): they share every
+ * product with weights.  memory: [images, T, D]; ret_i2t, ret_t2i: [images, n]; images: at most
+ * fusion_images(text), as many as fill a chunk. */
+size_t fusion_images(const struct fusion_text *text);
+void fusion_forward_memory(const struct fusion *fusion, struct fusion_scratch *s, const struct fusion_text *text,
+			   const float *memory, size_t images, float *ret_i2t, float *ret_t2i);
+
 #endif

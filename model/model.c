@@ -7,6 +7,7 @@
 #include "base/str.h"
 
 #include "model/bundle.h"
+#include "model/half.h"
 #include "model/kernels.h"
 #include "model/model.h"
 #include "model/prompts.h"
@@ -21,7 +22,8 @@ struct model_run {
 	const struct model *model;
 	struct vit_scratch vit;
 	struct fusion_scratch fusion;
-	float i2t[MODEL_PROMPTS_MAX], t2i[MODEL_PROMPTS_MAX]; /* [prompts] */
+	float i2t[MODEL_PROMPTS_MAX], t2i[MODEL_PROMPTS_MAX]; /* [prompts], or [embeddings, prompts] */
+	float *memory; /* [MODEL_EMBEDDINGS, T, D] of embeddings; NULL before the first */
 };
 
 static void describe(const struct bundle *b, struct model_info *info)
@@ -40,6 +42,7 @@ static void describe(const struct bundle *b, struct model_info *info)
 		.image_size = d->square,
 		.crop = d->image,
 		.map_side = d->grid,
+		.tokens = d->tokens,
 		.word_num = d->word_num,
 		.vocab = d->vocab,
 		.parameters = weights_used(b->weights),
@@ -68,6 +71,11 @@ int model_open(const char *dir, struct model **ret, struct err *e)
 int model_prepare(struct model *m, enum model_precision precision, struct err *e)
 {
 	return bundle_pack(m->bundle, precision == MODEL_BF16 ? KERNELS_BF16 : KERNELS_F32, e);
+}
+
+int model_prepare_embeddings(struct model *m, struct err *e)
+{
+	return bundle_pack_fusion(m->bundle, e);
 }
 
 void model_close(struct model *m)
@@ -180,7 +188,19 @@ void model_run_free(struct model_run *run)
 		return;
 	vit_scratch_release(&run->vit);
 	fusion_scratch_release(&run->fusion);
+	free(run->memory);
 	free(run);
+}
+
+/* The mean of both directions; -EDOM when one is out of its senses (broken weights): never a score. */
+static int take_logits(const struct model_run *run, size_t n, float *ret /* [n] */)
+{
+	for (size_t p = 0; p < n; p++)
+		if (!isfinite(run->i2t[p] + run->t2i[p]))
+			return -EDOM;
+	for (size_t p = 0; p < n; p++)
+		ret[p] = (run->i2t[p] + run->t2i[p]) / 2;
+	return 0;
 }
 
 int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps)
@@ -195,10 +215,39 @@ int model_score(struct model_run *run, const uint8_t *square, float *ret_logits,
 	fusion_forward(&m->bundle->fusion, &run->fusion, text, run->vit.x, run->i2t, run->t2i, ret_maps);
 	if (m->bundle->vit.attention.precision != KERNELS_F32 && kernels_fallbacks() != fallbacks)
 		return -EIO;
-	for (size_t p = 0; p < text->n; p++)
-		if (!isfinite(run->i2t[p] + run->t2i[p]))
-			return -EDOM; /* weights out of their senses; never a score */
-	for (size_t p = 0; p < text->n; p++)
-		ret_logits[p] = (run->i2t[p] + run->t2i[p]) / 2;
+	return take_logits(run, text->n, ret_logits);
+}
+
+int model_embedding(const struct model_run *run, uint16_t *ret)
+{
+	return half_from_float(run->fusion.memory, ret, run->model->info.tokens * run->model->info.dim);
+}
+
+int model_score_embeddings(struct model_run *run, const uint16_t *const *embedding, size_t n, float *ret_logits)
+{
+	const struct model *m = run->model;
+	const struct fusion_text *text = &m->text;
+	size_t size = m->info.tokens * m->info.dim, at_once, some;
+	int r;
+
+	if (text->n == 0)
+		return -EINVAL;
+	if (run->memory == NULL)
+		run->memory = calloc(MODEL_EMBEDDINGS * size, sizeof(float)); /* the limits of manifest.h keep it in a size_t */
+	if (run->memory == NULL)
+		return -ENOMEM;
+	at_once = fusion_images(text) < MODEL_EMBEDDINGS ? fusion_images(text) : MODEL_EMBEDDINGS;
+	for (size_t done = 0; done < n; done += some) {
+		some = n - done < at_once ? n - done : at_once;
+		for (size_t i = 0; i < some; i++) {
+			r = half_to_float(embedding[done + i], run->memory + i * size, size);
+			if (r < 0)
+				return r;
+		}
+		fusion_forward_memory(&m->bundle->fusion, &run->fusion, text, run->memory, some, run->i2t, run->t2i);
+		r = take_logits(run, some * text->n, ret_logits + done * text->n);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }

@@ -40,6 +40,7 @@ struct model_info {
 	size_t image_size;          /* side of the letterboxed square that model_score takes: 256 */
 	size_t crop;                /* 224 */
 	size_t map_side;            /* crop / patch: 14 */
+	size_t tokens;              /* rows of an embedding: map_side * map_side + 1, of dim numbers each */
 	size_t word_num;            /* 97 */
 	size_t vocab;
 	uint64_t parameters;
@@ -70,5 +71,21 @@ void model_run_free(struct model_run *run); /* NULL allowed */
  * -EINVAL before model_set_prompts(), -EDOM when a logit is not a finite number (broken weights), -EIO
  * when the library failed and no other code gives this precision; the results are then undefined. */
 int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps);
+
+/* ---- embeddings: what the findings are asked of, without the picture ----
+ *
+ * The image tower's rows behind decoder_norm, [tokens][dim] in half.h's form: all that scores depend on besides the
+ * prompts.  Another run of a model with the same weights scores them with other prompts, at a small
+ * part of a picture's cost; the rounding to 11 bits is all that differs (MODEL.md). */
+
+/* Of the picture that this run scored last.  -ERANGE: a number is too large for the form. */
+int model_embedding(const struct model_run *run, uint16_t *ret);
+
+/* In place of model_prepare(), for a model that only scores embeddings. */
+int model_prepare_embeddings(struct model *m, struct err *e);
+/* embedding[i]: [tokens][dim]; ret_logits: [n][prompts].  Several share each product, so n should be
+ * MODEL_EMBEDDINGS or a multiple.  As model_score(), and -ERANGE when an embedding holds what is no number. */
+#define MODEL_EMBEDDINGS 16
+int model_score_embeddings(struct model_run *run, const uint16_t *const *embedding, size_t n, float *ret_logits);
 
 #endif

@@ -21,6 +21,7 @@
 #include "base/str.h"
 
 #include "model/bundle.h"
+#include "model/half.h"
 #include "model/import.h"
 #include "model/kernels.h"
 #include "model/prompts.h"
@@ -546,6 +547,91 @@ static void test_face(const char *dir)
 	model_close(m);
 }
 
+/* ---- embeddings ---- */
+
+static void test_form(void)
+{
+	static uint16_t all[65536], back[65536];
+	static float wide[65536];
+	size_t n = 0, wrong = 0;
+
+	for (unsigned h = 0; h < 65536; h++)
+		if ((h & 0x7c00) != 0x7c00)
+			all[n++] = (uint16_t)h;
+	is_int(half_to_float(all, wide, n), 0, "every finite half is a float");
+	is_int(half_from_float(wide, back, n), 0, "and a half again");
+	ok(memcmp(all, back, n * sizeof(all[0])) == 0, "the same bits");
+	ok(wide[1] == ldexpf(1, -24) && wide[0x3c00] == 1 && wide[0x7bff] == 65504, "a subnormal, one, the largest");
+	for (size_t i = 0; i + 1 < 0x7c00; i++) { /* positive ones, in order */
+		float middle = (wide[i] + wide[i + 1]) / 2, x[3] = { nextafterf(middle, 0), middle, nextafterf(middle, 1e6f) };
+		uint16_t h[3];
+
+		wrong += half_from_float(x, h, 3) != 0 || h[0] != i || h[1] != (i & 1 ? i + 1 : i) || h[2] != i + 1;
+	}
+	is_int((intmax_t)wrong, 0, "between two the nearer one is taken, in the middle the even one");
+	is_int(half_from_float((const float[]){ 65519.9f }, back, 1), 0, "65519.9 is 65504");
+	is_int(half_from_float((const float[]){ -65520 }, back, 1), -ERANGE, "-65520 is too large");
+	is_int(half_from_float((const float[]){ NAN }, back, 1), -ERANGE, "what is no number is refused");
+	is_int(half_to_float((const uint16_t[]){ 0xfc00 }, wide, 1), -ERANGE, "an infinity is refused");
+	is_int(half_to_float((const uint16_t[]){ 0x7e00 }, wide, 1), -ERANGE, "no number is refused");
+}
+
+#define KEPT 19 /* more than go through together */
+
+static void test_embeddings(const char *dir)
+{
+	static const char *const prompts[] = { "There is Pneumothorax.", "There is pleural effusion", "There is a mass" };
+	const char *many[130];
+	CLEANUP(free) uint8_t *square = xcalloc(256, 256);
+	CLEANUP(free) uint16_t *kept = NULL;
+	const uint16_t *embedding[KEPT];
+	float want[KEPT][3], got[KEPT][3], other[2][130]; /* rows follow one another: the face takes [n][prompts] */
+	struct model_run *run, *again;
+	struct model *m, *behind;
+	struct err e = { "" };
+	double far = 0;
+	size_t size;
+
+	if (!ok(model_open(dir, &m, &e) == 0 && model_prepare(m, MODEL_F32, &e) == 0 &&
+			model_set_prompts(m, prompts, 3, &e) == 0 && model_run_new(m, &run, &e) == 0,
+		"a model for pictures %s", e.text) ||
+	    !ok(model_open(dir, &behind, &e) == 0 && model_prepare_embeddings(behind, &e) == 0 &&
+			model_run_new(behind, &again, &e) == 0,
+		"a model for embeddings %s", e.text))
+		return;
+	is_int((intmax_t)model_info(m)->tokens, 197, "rows of an embedding");
+	size = model_info(m)->tokens * model_info(m)->dim;
+	kept = xcalloc(KEPT * size, sizeof(*kept));
+	for (size_t i = 0; i < KEPT; i++) {
+		draw(square, 256, (uint32_t)i);
+		embedding[i] = kept + i * size;
+		if (model_score(run, square, want[i], NULL) < 0 || model_embedding(run, kept + i * size) < 0)
+			ok(false, "picture %zu is scored and kept", i);
+	}
+	is_int(model_score_embeddings(again, embedding, KEPT, got[0]), -EINVAL, "no score without prompts");
+	is_int(model_set_prompts(behind, prompts, 3, &e), 0, "the same prompts");
+	is_int(model_score_embeddings(again, embedding, KEPT, got[0]), 0, "all of them");
+	for (size_t i = 0; i < KEPT * 3; i++)
+		far = fmax(far, fabs((double)got[i / 3][i % 3] - (double)want[i / 3][i % 3]));
+	ok(far < 1e-2, "the logits of the pictures, but for the rounding: %.2g", far);
+	ok(got[0][0] != got[1][0] && got[17][1] != got[18][1], "each its own");
+
+	for (size_t i = 0; i < 130; i++)
+		many[i] = prompts[i % 3];
+	is_int(model_set_prompts(behind, many, 130, &e), 0, "another list, of more prompts than go through together");
+	is_int(model_score_embeddings(again, embedding + 3, 2, other[0]), 0, "two of them");
+	far = 0;
+	for (size_t i = 0; i < 2 * 130; i++)
+		far = fmax(far, fabs((double)other[i / 130][i % 130] - (double)got[3 + i / 130][i % 130 % 3]));
+	ok(far < 1e-4, "a logit does not depend on its company: %.2g", far);
+	kept[4 * size + 7] = 0x7c00;
+	is_int(model_score_embeddings(again, embedding, KEPT, got[0]), -ERANGE, "one that holds an infinity is refused");
+	model_run_free(run);
+	model_run_free(again);
+	model_close(m);
+	model_close(behind);
+}
+
 /* ---- half precision ---- */
 
 static void test_half(void)
@@ -837,6 +923,7 @@ int main(int argc, char **argv)
 			kernels_set_threads(1);
 			test_own_vectors(dir);
 			test_face(dir);
+			test_embeddings(dir);
 			test_golden();
 		}
 		test_bad_weights(dir);
@@ -844,6 +931,7 @@ int main(int argc, char **argv)
 		test_wrong_digest(dir);
 	}
 	test_half();
+	test_form();
 	test_bad_headers();
 	test_bad_lengths();
 	remove_dir(dir);
