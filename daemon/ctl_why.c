@@ -151,7 +151,8 @@ static void explain_not_analysed(struct story *y, const struct instance *in)
 		const char *key, *fix;
 	} known[] = {
 		{ IMAGE_NOT_FRONTAL_CHEST, "gate",
-		  "correct what the header says at the modality, or `gate: off` (research: every radiograph is then scored)" },
+		  "if it is a frontal chest film, the modality's protocol writes the wrong header: correct it there and send again; "
+		  "if it is not, nothing is wrong (`gate: off` would score every radiograph: research only)" },
 		{ IMAGE_FOR_PROCESSING, "gate",
 		  "let the modality send its FOR PRESENTATION image, or `gate: off` (research)" },
 		{ IMAGE_TOO_YOUNG, "min_age",
@@ -192,8 +193,9 @@ static void explain_object(struct story *y, const struct instance *in)
 		fix(y, "%s: `other_storage: refuse` would turn such objects away", key_line(y, "other_storage", line));
 	} else if (in->outcome == OUTCOME_FAILED) {
 		add_cause(y, "object %" PRId64 " was given up: %s", in->id, in->why);
-		fix(y, "%s: `limits.image_seconds`, `image_memory`, `infer_seconds` bound an attempt; "
-		       "then carzeroctl requeue %" PRId64, key_line(y, "limits", line), in->id);
+		fix(y, "it is kept. If others fail too, the machine is too slow or too small for %s: `limits.image_seconds`, "
+		       "`image_memory`, `infer_seconds`: raise them and reload. If it fails alone, the image is at fault. Then "
+		       "carzeroctl requeue %" PRId64, key_line(y, "limits", line), in->id);
 	} else if (in->outcome == OUTCOME_SILENT) {
 		add_cause(y, "object %" PRId64 " was not analysed and is not reported: %s", in->id, in->why);
 		fix(y, "%s: `model` must be a clinical bundle (carzero-model info); `allow_out_of_domain: true` only outside a clinic",
@@ -301,7 +303,7 @@ static void explain_route(struct story *y)
 		return;
 	if (strncmp(why, "no route", 8) == 0) {
 		add_cause(y, "the report was made and sent nowhere: no route is for calling AE title \"%s\"", in.calling_ae);
-		fix(y, "%s: add to `routes`: {from: \"%s\", to: [...]}", key_line(y, "routes", line), in.calling_ae);
+		fix(y, "%s: add to `routes`: {from: \"%s\", to: [...]}, then carzeroctl reload; studies that come from then on are sent", key_line(y, "routes", line), in.calling_ae);
 	} else if (strncmp(why, "shadow", 6) == 0) {
 		add_cause(y, "the report was made and kept back: %s", why);
 		fix(y, "%s: take `shadow` away from that peer and reload; studies that come from then on are sent",
@@ -415,28 +417,50 @@ static bool tell_events(struct story *y)
 
 /* ---- a study that never came --------------------------------------------------------------------------------------- */
 
+/* The timeline has the refusal's own words; this names what is behind them, once however often it happened. */
 static void explain_refusal(struct story *y, const struct event *e)
 {
+	const char *t = e->text;
+	const struct cause *last, *c;
 	char line[4200];
 
-	add_cause(y, "%s", e->text);
-	if (strstr(e->text, "is not ours") != NULL)
+	if (strstr(t, "is not ours") != NULL) {
+		add_cause(y, "the sender calls an AE title that is not ours");
 		fix(y, "%s: we are `ae_title: %s`: the sender must call us so", key_line(y, "ae_title", line), y->config->ae_title);
-	else if (strstr(e->text, "`access`") != NULL)
-		fix(y, "%s: `access`, as the refusal says", key_line(y, "access", line));
-	else if (strstr(e->text, "storage.min_free") != NULL)
-		fix(y, "%s: `storage.min_free`, or more space for `state_dir` (%s)", key_line(y, "storage", line), y->config->state_dir);
-	else if (strstr(e->text, "limits.") != NULL)
-		fix(y, "%s: `limits`, as the refusal says", key_line(y, "limits", line));
-	else if (strstr(e->text, "certificate") != NULL)
+	} else if (strstr(t, "`access`") != NULL) {
+		add_cause(y, "no rule of `access` lets the sender in");
+		fix(y, "%s: `access`, as the refusal says; then carzeroctl reload", key_line(y, "access", line));
+	} else if (strstr(t, "storage.min_free") != NULL) {
+		add_cause(y, "the disk is too full to take images");
+		fix(y, "%s: make room under `state_dir` (%s), keep things for a shorter time (`storage.retention`) or lower "
+		       "`storage.min_free`; the node takes images again by itself, and senders must send again",
+		    key_line(y, "storage", line), y->config->state_dir);
+	} else if (strstr(t, "drains the node") != NULL) {
+		add_cause(y, "an operator has closed the node to senders");
+		fix(y, "carzeroctl release lets them in again");
+	} else if (strstr(t, "limits.") != NULL) {
+		add_cause(y, "the node was busier than `limits` allows");
+		fix(y, "%s: `limits`, as the refusal says; the sender tries again or must send again", key_line(y, "limits", line));
+	} else if (strstr(t, "certificate") != NULL) {
+		add_cause(y, "TLS: a certificate was not good enough");
 		fix(y, "%s: `tls`: a peer's certificate must be signed by `ca`, be valid now and not revoked by `crl`: renew it at the "
 		       "peer, or what we hold and then carzeroctl reload", key_line(y, "tls", line));
-	else if (strstr(e->text, "contexts refused") != NULL)
-		fix(y, "the sender must propose one of the transfer syntaxes of carzerod(8) for that class, such as Explicit VR Little "
-		       "Endian; classes that are no radiographs come only with %s: `other_storage: aside`",
+	} else if (strstr(t, "contexts refused") != NULL) {
+		add_cause(y, "the sender offered a class or a transfer syntax that we do not take");
+		fix(y, "let the sender propose a transfer syntax of carzerod(8) for that class, such as Explicit VR Little Endian "
+		       "(1.2.840.10008.1.2.1); classes that are no radiographs come only with %s: `other_storage: aside`",
 		    key_line(y, "other_storage", line));
-	else
+	} else {
+		add_cause(y, "an association ended before anything was kept, for the reason above");
 		fix(y, "the node's log around that time says more: journalctl -u carzerod");
+	}
+	last = &y->causes[y->n_causes - 1];
+	for (c = y->causes; c < last; c++) {
+		if (strcmp(c->what, last->what) == 0 && strcmp(c->fix, last->fix) == 0) {
+			y->n_causes--;
+			return;
+		}
+	}
 }
 
 static void tell_of_node(struct story *y)

@@ -240,7 +240,7 @@ static void describe_end(const struct association *a, char ret[STORE_EVENT_MAX])
 		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n, ": %s", d->detail);
 	if (a->disk_full && n < STORE_EVENT_MAX)
 		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n,
-				      ": answered A700, less than limits.min_free is free under state_dir");
+				      ": answered A700, less than storage.min_free is free under state_dir");
 	if (d->contexts[0] != '\0' && n < STORE_EVENT_MAX)
 		(void)snprintf(ret + n, STORE_EVENT_MAX - n, "; %s", d->contexts);
 }

@@ -51,7 +51,8 @@ static int open_files(struct bundle *b, const char *dir, struct err *e)
 	if (r < 0)
 		return r;
 	if (tokenizer_size(b->tokenizer) != dims->vocab)
-		return err_set(e, -EBADMSG, "%s: %zu pieces, model.json says vocab %zu", path,
+		return err_set(e, -EBADMSG, "%s: %zu pieces, model.json says vocab %zu: it is not the vocabulary of these weights; "
+			       "import again, with the vocab.txt that came with them (carzero-model import)", path,
 			       tokenizer_size(b->tokenizer), dims->vocab);
 
 	r = path_in(path, dir, "weights.safetensors", e);

@@ -143,7 +143,7 @@ noted() { # the log's line comes first, the keeper's note after it
 	ctl why 2.25.999 | grep -q expired
 }
 wait_for 10 noted
-ctl why 2.25.999 | grep -A1 'expired' | tail -n 2 | sed "s,$work,WORK," >"$work/why.txt"
+ctl why 2.25.999 | sed -n -e '/has expired$/p' -e '/certificate was/,+1p' | sed -e "s,$work,WORK," -e 's/20[-0-9]* [0-9:]* /TIME /' >"$work/why.txt"
 is "$(cat "$work/why.txt")" "$(cat "$srcdir/tests/golden/why_expired_certificate.txt")" "why names it and what would change it"
 refused "a revoked certificate" "certificate revoked" send_tls revoked MODALITY "$work/c.dcm"
 anonymous() {

@@ -839,7 +839,7 @@ static void test_bad_manifests(const char *good)
 		{ "\"patch\": 16", "\"patch\": 32", "has shape" },
 		{ "\"crop\": 224", "\"crop\": 208", "key crop is 208, expected the value of img" },
 		{ "\"imsize\": 256", "\"imsize\": 255", "key imsize is 255" },
-		{ "\"vocab\": 1370", "\"vocab\": 1371", "1370 pieces, model.json says vocab 1371" },
+		{ "\"vocab\": 1370", "\"vocab\": 1371", "1370 pieces, model.json says vocab 1371: it is not the vocabulary" },
 		{ "\"max_pos\": 112", "\"max_pos\": 96", "key word_num is 97, expected at most max_pos" },
 		{ "\"last_n_layers\": 4", "\"last_n_layers\": 6", "at most bert_depth + 1" },
 		{ "[96, 48, 32]", "[96, 48]", "key head is [96,48], expected a list of 3" },
