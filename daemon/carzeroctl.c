@@ -458,11 +458,18 @@ static json_t *show_report(const struct report *r)
 	return NULL;
 }
 
+const char *ctl_rank(enum store_rank rank)
+{
+	static const char *const names[] = { "urgent", "routine", "slow" };
+
+	return names[rank];
+}
+
 static json_t *delivery_json(const struct delivery *d)
 {
-	return json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:i, s:i, s:s, s:o, s:o, s:o}", "delivery", (json_int_t)d->id,
+	return json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:s, s:o, s:o, s:o}", "delivery", (json_int_t)d->id,
 			 "study", (json_int_t)d->study, "revision", (int)d->revision, "kind", d->kind, "destination",
-			 d->destination, "state", delivery_states[d->state], "attempts", (int)d->attempt, "status",
+			 d->destination, "urgency", ctl_rank(d->rank), "state", delivery_states[d->state], "attempts", (int)d->attempt, "status",
 			 d->status, "why", d->why, "due", ctl_stamp(d->due), "created", ctl_stamp(d->created), "finished",
 			 ctl_stamp(d->finished));
 }
@@ -571,8 +578,8 @@ static void print_queued(const struct delivery *d)
 
 	if (d->status >= 0)
 		(void)snprintf(status, sizeof(status), "status %04XH: ", (unsigned)d->status & 0xffff);
-	printf("%-8" PRId64 " %-19s  %-16s %-3s %-8s %8u  %-19s\n", d->id, ctl_when(d->created, created), d->destination, d->kind,
-	       delivery_states[d->state], d->attempt, ctl_when(d->due, due));
+	printf("%-8" PRId64 " %-19s  %-16s %-3s %-8s %-8s %8u  %-19s\n", d->id, ctl_when(d->created, created), d->destination, d->kind,
+	       ctl_rank(d->rank), delivery_states[d->state], d->attempt, ctl_when(d->due, due));
 	if (d->why[0] != '\0')
 		printf("%9s(%s%s)\n", "", status, d->why);
 }
@@ -593,7 +600,7 @@ static int command_queue(const struct config *c)
 			break;
 		for (i = 0; i < n; i++, total++) {
 			if (total == 0 && !ctl_as_json)
-				printf("%-8s %-19s  %-16s %-3s %-8s %8s  %-19s\n", "-ID-", "----QUEUED----", "-DESTINATION-", "", "-STATE-",
+				printf("%-8s %-19s  %-16s %-3s %-8s %-8s %8s  %-19s\n", "-ID-", "----QUEUED----", "-DESTINATION-", "", "URGENCY", "-STATE-",
 				       "ATTEMPTS", "-NEXT TRY-");
 			if (ctl_as_json)
 				(void)json_array_append_new(list, delivery_json(&page[i]));

@@ -24,6 +24,7 @@ void ctl_print_json(json_t *j); /* takes it over */
 const char *ctl_when(int64_t ms, char ret[32]); /* local time, "-" for never */
 json_t *ctl_stamp(int64_t ms);                  /* UTC, null for never */
 const char *ctl_age(int64_t ms, char ret[32]);
+const char *ctl_rank(enum store_rank rank);     /* "urgent", "routine", "slow" */
 struct store *ctl_open_store(const struct config *c);
 void ctl_check(struct store *s, int r, const char *what);
 

@@ -362,8 +362,8 @@ static void explain_delivery(struct story *y, const struct delivery *d)
 		fix(y, "it goes by itself");
 		return;
 	}
-	add_cause(y, "%s to %s %s after %u attempts, next try %s: %s", d->kind, d->destination,
-		  d->state == DELIVERY_PARKED ? "is parked" : "waits", d->attempt, ctl_when(d->due, text),
+	add_cause(y, "%s%s to %s %s after %u attempts, next try %s: %s", d->rank == RANK_URGENT ? "urgent " : "", d->kind,
+		  d->destination, d->state == DELIVERY_PARKED ? "is parked" : "waits", d->attempt, ctl_when(d->due, text),
 		  d->why[0] != '\0' ? d->why : "not tried yet");
 	if (strstr(d->why, "accepts none") != NULL || d->status == 0x0122)
 		fix(y, "%s: `sr_classes` of %s must name a class that it takes; or let the archive take one of ours", line, p->ae_title);

@@ -603,15 +603,46 @@ static enum result_object object_of(const char *kind)
 	       strncmp(kind, "SC", 2) == 0 ? OBJECT_SC : OBJECT_SR;
 }
 
+/* Which urgent findings are present in an image of this report; true when any is.  Only one with a calibration and an
+ * operating point of its own can be (findings.h). */
+static bool urgent_findings(struct keeper *k, const struct composition *c, bool *ret)
+{
+	CLEANUP(free) struct score *scores = xcalloc(FINDINGS_MAX, sizeof(*scores));
+	bool any = false;
+	size_t i, j, f, n;
+
+	for (i = 0; i < c->n_instances; i++) {
+		n = 0;
+		keeper_must(k, store_instance_scores(k->store, c->instance[i].id, scores, FINDINGS_MAX, &n), "read scores");
+		for (j = 0; j < n; j++) {
+			for (f = 0; f < k->findings->n; f++) {
+				const struct finding *finding = &k->findings->finding[f];
+
+				if (finding->urgency != URGENCY_URGENT || scores[j].decision != DECISION_PRESENT ||
+				    strcmp(finding->id, scores[j].finding) != 0)
+					continue;
+				ret[f] = any = true;
+			}
+		}
+	}
+	return any;
+}
+
+static enum store_rank rank_of(bool urgent)
+{
+	return urgent ? RANK_URGENT : RANK_ROUTINE;
+}
+
 /* To everybody who wants this kind, once. */
-static void queue_deliveries(struct keeper *k, const struct composition *c, unsigned revision, const char *kind)
+static void queue_deliveries(struct keeper *k, const struct composition *c, unsigned revision, const char *kind,
+			     enum store_rank rank)
 {
 	size_t i;
 
 	for (i = 0; i < c->n_destinations; i++) {
 		if (c->destination[i]->objects[object_of(kind)])
 			keeper_must(k, store_add_delivery(k->store, c->study.id, revision, kind, c->destination[i]->ae_title,
-							  k->now), "queue a delivery");
+							  rank, k->now), "queue a delivery");
 	}
 }
 
@@ -647,6 +678,8 @@ static bool reported_before(const struct composition *c, const struct report *ol
 /* Nothing new to say; but a destination that the routes name by now gets what was said. */
 static void report_known(struct keeper *k, struct composition *c, const struct report *old, size_t n, unsigned revision)
 {
+	bool urgent[FINDINGS_MAX] = { false };
+	enum store_rank rank = rank_of(urgent_findings(k, c, urgent));
 	size_t i;
 
 	if (!still_ours(k, store_finish_study(k->store, &c->study, c->study.revision, ""), "finish a study")) {
@@ -655,7 +688,7 @@ static void report_known(struct keeper *k, struct composition *c, const struct r
 	}
 	for (i = 0; i < n; i++) {
 		if (old[i].revision == revision)
-			queue_deliveries(k, c, revision, old[i].kind);
+			queue_deliveries(k, c, revision, old[i].kind, rank);
 	}
 	log_debug("study=%lld: nothing new to report", (long long)c->study.id);
 	composition_end(c);
@@ -801,47 +834,27 @@ static int digest_report(struct keeper *k, struct report *r)
 	return digest_fd(fd, 0, r->digest);
 }
 
-static void record_report(struct keeper *k, const struct composition *c, unsigned revision)
+static void record_report(struct keeper *k, const struct composition *c, unsigned revision, const bool *urgent)
 {
-	char to[STORE_EVENT_MAX] = "";
+	char to[STORE_EVENT_MAX] = "", why[STORE_EVENT_MAX] = "";
 	size_t i, n = 0;
 
 	for (i = 0; i < c->n_destinations && n < sizeof(to); i++)
 		n += (size_t)snprintf(to + n, sizeof(to) - n, "%s%s", i > 0 ? ", " : "", c->destination[i]->ae_title);
-	keeper_event(k, c->study.id, EVENT_REPORT, "report %u composed over %zu images, for %s", revision, c->n_instances,
-		     n > 0 ? to : "nobody");
+	for (i = 0, n = 0; i < k->findings->n && n < sizeof(why); i++) {
+		if (urgent[i])
+			n += (size_t)snprintf(why + n, sizeof(why) - n, "%s%s", n == 0 ? "; urgent: " : ", ",
+					      k->findings->finding[i].id);
+	}
+	keeper_event(k, c->study.id, EVENT_REPORT, "report %u composed over %zu images, for %s%s", revision, c->n_instances,
+		     to[0] != '\0' ? to : "nobody", why);
 }
 
 /* All classes are written and fsynced: names, rows and deliveries in one transaction. */
-/* Which urgent findings are present in an image of this report; true when any is.  Only one with a calibration and an
- * operating point of its own can be (findings.h). */
-static bool urgent_findings(struct keeper *k, const struct composition *c, bool *ret)
-{
-	CLEANUP(free) struct score *scores = xcalloc(FINDINGS_MAX, sizeof(*scores));
-	bool any = false;
-	size_t i, j, f, n;
-
-	for (i = 0; i < c->n_instances; i++) {
-		n = 0;
-		keeper_must(k, store_instance_scores(k->store, c->instance[i].id, scores, FINDINGS_MAX, &n), "read scores");
-		for (j = 0; j < n; j++) {
-			for (f = 0; f < k->findings->n; f++) {
-				const struct finding *finding = &k->findings->finding[f];
-
-				if (finding->urgency != URGENCY_URGENT || scores[j].decision != DECISION_PRESENT ||
-				    strcmp(finding->id, scores[j].finding) != 0)
-					continue;
-				ret[f] = any = true;
-			}
-		}
-	}
-	return any;
-}
-
 static void finish(struct keeper *k, struct composition *c)
 {
 	unsigned revision = c->study.revision + 1;
-	bool urgent[FINDINGS_MAX] = { false };
+	bool urgent[FINDINGS_MAX] = { false }, any;
 	size_t i;
 	int r0;
 
@@ -867,11 +880,12 @@ static void finish(struct keeper *k, struct composition *c)
 		keeper_must(k, store_add_report(k->store, r), "record a report");
 		failpoint("reporting.recorded");
 	}
+	any = urgent_findings(k, c, urgent);
 	for (i = 0; i < c->n_made; i++)
-		queue_deliveries(k, c, revision, c->made[i].report.kind);
+		queue_deliveries(k, c, revision, c->made[i].report.kind, rank_of(any));
 	facts_write(k, c->study.id, revision);
-	record_report(k, c, revision);
-	if (urgent_findings(k, c, urgent))
+	record_report(k, c, revision, urgent);
+	if (any)
 		notices_urgent(k, &c->study, revision, urgent);
 	log_info("study=%lld reported revision=%u images=%zu destinations=%zu", (long long)c->study.id, revision,
 		 c->n_instances, c->n_destinations);

@@ -18,7 +18,7 @@
 #include "store/store-private.h"
 
 #define SELECT_DELIVERY                                                                            \
-	"SELECT id, study, revision, kind, destination, state, attempt, permanent, token, lease, due, " \
+	"SELECT id, study, revision, kind, destination, rank, state, attempt, permanent, token, lease, due, " \
 	"ifnull(report, 0), status, why, created, finished FROM delivery "
 
 /* The columns of SELECT_DELIVERY, in its order. */
@@ -30,6 +30,7 @@ static void read_delivery(struct query *q, struct delivery *d)
 	d->revision = (unsigned)query_int(q);
 	query_field(q, d->kind);
 	query_field(q, d->destination);
+	d->rank = (enum store_rank)query_int(q);
 	d->state = (enum delivery_state)query_int(q);
 	d->attempt = (unsigned)query_int(q);
 	d->permanent = (unsigned)query_int(q);
@@ -61,47 +62,82 @@ static int get_delivery(struct store *s, int64_t id, struct delivery *ret)
 /* ---- add ------------------------------------------------------------------------------------ */
 
 static int insert_delivery(struct store *s, int64_t study, unsigned revision, const char *kind,
-			   const char *destination, int64_t now)
+			   const char *destination, enum store_rank rank, int64_t now)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "INSERT INTO delivery (study, revision, kind, destination, state, created) "
-			    "VALUES (?, ?, ?, ?, 0, ?) "
+		query_on(s, "INSERT INTO delivery (study, revision, kind, destination, rank, state, created) "
+			    "VALUES (?, ?, ?, ?, ?, 0, ?) "
 			    "ON CONFLICT (study, revision, kind, destination) DO NOTHING");
 
 	query_bind_int(&q, study);
 	query_bind_int(&q, revision);
 	query_bind_text(&q, kind, SIZE_MAX);
 	query_bind_text(&q, destination, SIZE_MAX);
+	query_bind_int(&q, rank);
 	query_bind_int(&q, now);
 	return query_run(&q);
 }
 
+/* What was said before arrives before, within a rank. */
+static int hurry_earlier(struct store *s, int64_t study, const char *destination, enum store_rank rank)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE delivery SET rank = ?1 WHERE study = ? AND destination = ? "
+						    "AND state <> 2 AND rank > ?1");
+
+	query_bind_int(&q, rank);
+	query_bind_int(&q, study);
+	query_bind_text(&q, destination, SIZE_MAX);
+	return query_run(&q);
+}
+
 int store_add_delivery(struct store *s, int64_t study, unsigned revision, const char *kind,
-		       const char *destination, int64_t now)
+		       const char *destination, enum store_rank rank, int64_t now)
 {
 	int r;
 
 	r = change_begin(s);
 	if (r < 0)
 		return r;
-	return change_end(s, insert_delivery(s, study, revision, kind, destination, now));
+	r = insert_delivery(s, study, revision, kind, destination, rank, now);
+	if (r >= 0)
+		r = hurry_earlier(s, study, destination, rank);
+	return change_end(s, r);
 }
 
 /* ---- claim ---------------------------------------------------------------------------------- */
 
 /* Two seeks, as for instances: fresh rows in order of id, then those that have come due again. */
-static int find_due(struct store *s, const char *destination, int64_t now, int64_t *ret_id)
+static int find_due_of(struct store *s, const char *destination, enum store_rank rank, int64_t now, int64_t *ret_id)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "SELECT min(id) FROM (SELECT * FROM ("
 			    "SELECT id FROM delivery INDEXED BY delivery_next "
-			    "WHERE state IN (0, 3) AND destination = ?1 AND due = 0 ORDER BY id LIMIT 1) UNION ALL "
+			    "WHERE state IN (0, 3) AND destination = ?1 AND rank = ?2 AND due = 0 ORDER BY id LIMIT 1) UNION ALL "
 			    "SELECT min(id) FROM delivery INDEXED BY delivery_next "
-			    "WHERE state IN (0, 3) AND destination = ?1 AND due > 0 AND due <= ?2)");
+			    "WHERE state IN (0, 3) AND destination = ?1 AND rank = ?2 AND due > 0 AND due <= ?3)");
 
 	query_bind_text(&q, destination, SIZE_MAX);
+	query_bind_int(&q, rank);
 	query_bind_int(&q, now);
 	return query_value(&q, ret_id);
+}
+
+/* The rank whose turn it is; then the more urgent ones before the others. */
+static int find_due(struct store *s, const char *destination, int64_t now, int64_t *ret_id)
+{
+	enum store_rank first;
+	int64_t turn;
+	int r;
+
+	r = turn_number(s, "delivery", destination, &turn);
+	if (r < 0)
+		return r;
+	first = turn_first(turn);
+	r = find_due_of(s, destination, first, now, ret_id);
+	for (int rank = RANK_URGENT; r == -ENOENT && rank <= RANK_SLOW; rank++)
+		if (rank != (int)first)
+			r = find_due_of(s, destination, (enum store_rank)rank, now, ret_id);
+	return r;
 }
 
 /* People may have mended the peer: a parked delivery starts with every class allowed. */
@@ -115,7 +151,7 @@ static int forget_refused_if_parked(struct store *s, int64_t id)
 	return query_run(&q);
 }
 
-static int claim(struct store *s, int64_t id, int64_t lease, struct delivery *ret)
+static int claim(struct store *s, const char *destination, int64_t id, int64_t lease, struct delivery *ret)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE delivery SET state = 1, attempt = attempt + 1, token = token + 1, lease = ? "
@@ -123,6 +159,8 @@ static int claim(struct store *s, int64_t id, int64_t lease, struct delivery *re
 	int r;
 
 	r = forget_refused_if_parked(s, id);
+	if (r >= 0)
+		r = turn_count(s, "delivery", destination);
 	if (r < 0)
 		return r;
 	query_bind_int(&q, lease);
@@ -146,7 +184,7 @@ int store_next_delivery(struct store *s, const char *destination, int64_t now, i
 	r = change_begin(s);
 	if (r < 0)
 		return r;
-	r = change_end(s, claim(s, id, lease, &row));
+	r = change_end(s, claim(s, destination, id, lease, &row));
 	if (r < 0)
 		return r;
 	*ret = row;
@@ -505,7 +543,7 @@ static int update_flushed(struct store *s, const char *destination)
 		"UPDATE delivery INDEXED BY delivery_due SET state = 0, due = 0, attempt = 0, permanent = 0 "
 		"WHERE state IN (0, 3) AND due > 0 AND NOT EXISTS (SELECT 1 FROM commitment c WHERE c.delivery = delivery.id)" :
 		"UPDATE delivery INDEXED BY delivery_next SET state = 0, due = 0, attempt = 0, permanent = 0 "
-		"WHERE state IN (0, 3) AND due > 0 AND destination = ? AND NOT EXISTS (SELECT 1 FROM commitment c WHERE c.delivery = delivery.id)";
+		"WHERE state IN (0, 3) AND due > 0 AND destination = ? AND rank IN (0, 1, 2) AND NOT EXISTS (SELECT 1 FROM commitment c WHERE c.delivery = delivery.id)";
 	CLEANUP(query) struct query q = query_on(s, sql);
 
 	if (destination[0] != '\0')
@@ -602,11 +640,14 @@ int store_list_deliveries(struct store *s, int64_t after, struct delivery *ret, 
 	return 0;
 }
 
+/* One seek for each rank. */
+#define EARLIEST(rank) "ifnull((SELECT min(due) FROM delivery d INDEXED BY delivery_next WHERE d.state IN (0, 3) " \
+		       "AND d.destination = t.destination AND d.rank = " rank "), 9223372036854775807)"
+
 int store_destinations(struct store *s, struct destination *ret, size_t max, size_t *ret_n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "SELECT destination, (SELECT min(due) FROM delivery d INDEXED BY delivery_next "
-			    "WHERE d.state IN (0, 3) AND d.destination = t.destination), "
+		query_on(s, "SELECT destination, min(" EARLIEST("0") ", " EARLIEST("1") ", " EARLIEST("2") "), "
 			    "sum(iif(state = 0, n, 0)), sum(iif(state = 3, n, 0)) FROM tally t "
 			    "WHERE what = 'delivery' AND state IN (0, 3) AND n > 0 GROUP BY destination LIMIT ?");
 	size_t n = 0;

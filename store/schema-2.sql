@@ -37,6 +37,20 @@ CREATE TABLE drift (
 	state  BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- ---- who goes first ----
+
+ALTER TABLE delivery ADD COLUMN rank INTEGER NOT NULL DEFAULT 1 CHECK (rank BETWEEN 0 AND 2); -- enum store_rank
+DROP INDEX delivery_next;
+CREATE INDEX delivery_next ON delivery (destination, rank, due) WHERE state IN (0, 3);
+
+-- How many claims there were (turn.c).
+CREATE TABLE turn (
+	what        TEXT NOT NULL,
+	destination TEXT NOT NULL,
+	n           INTEGER NOT NULL,
+	PRIMARY KEY (what, destination)
+) STRICT, WITHOUT ROWID;
+
 -- The oldest that waits for each destination.
 CREATE INDEX delivery_waiting ON delivery (destination, id) WHERE state <> 2;
 

@@ -100,7 +100,8 @@
 --   bounded history for people: no arrow above depends on it, and it goes with its study.
 --
 -- TIME AND ORDER.  due = 0 means "at once" and is what fresh rows have; other times are wall-clock
--- ms.  Among what is due the lowest id goes first.  The partial indexes hold only rows that wait, with
+-- ms.  Among what is due the lowest id goes first, of deliveries (step 2) the lowest id of the rank whose turn
+-- it is: urgent, routine, slow; turn.c says how often each is.  The partial indexes hold only rows that wait, with
 -- those of due 0 in front in order of id, so that a claim costs the same among 10^3 and 10^6 rows.
 -- study.pending and the table tally are kept by the triggers at the end, so that no C function can
 -- forget to; the keeper asks for counts every few seconds and for destinations in every turn.

@@ -99,6 +99,10 @@ int instance_recover(struct store *s, int64_t now, unsigned *n);
 int instance_clamp(struct store *s, int64_t latest);
 int study_clamp(struct store *s, int64_t latest);
 int delivery_clamp(struct store *s, int64_t latest);
+/* turn.c: what the claim after n others is for first; how many there were; one more. */
+enum store_rank turn_first(int64_t n);
+int turn_number(struct store *s, const char *what, const char *destination, int64_t *ret);
+int turn_count(struct store *s, const char *what, const char *destination);
 /* facts.c */
 int facts_attach(struct store *s);
 /* retention.c: the file is to go, after the commit. */

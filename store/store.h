@@ -237,6 +237,16 @@ int store_get_findings(struct store *s, const uint8_t digest[DIGEST_SIZE], void 
 
 /* ---- deliveries ----------------------------------------------------------------------------- */
 
+/* What goes out first.  Of STORE_ROUTINE_EVERY claims in a row one is for the oldest routine delivery, of STORE_SLOW_EVERY one
+ * for the slow lane, so that nothing starves (turn.c has the bounds). */
+enum store_rank {
+	RANK_URGENT = 0,
+	RANK_ROUTINE = 1,
+	RANK_SLOW = 2,
+};
+#define STORE_ROUTINE_EVERY 4
+#define STORE_SLOW_EVERY 16
+
 enum delivery_state {
 	DELIVERY_QUEUED = 0,
 	DELIVERY_SENDING = 1, /* claimed */
@@ -250,6 +260,7 @@ struct delivery {
 	unsigned revision;
 	char kind[4];
 	char destination[AE_TITLE_MAX];
+	enum store_rank rank;
 	enum delivery_state state;
 	unsigned attempt;      /* since it was queued or last parked */
 	unsigned permanent;    /* consecutive refusals of the permanent sort */
@@ -261,10 +272,12 @@ struct delivery {
 	int64_t created, finished;
 };
 
-/* One row for each destination, study, revision and kind; there already: 0, nothing changes. */
+/* One row for each destination, study, revision and kind; there already: 0, nothing changes.  What the destination has
+ * not got yet of the study gets this rank too if it is the more urgent: an amended report does not pass the one before. */
 int store_add_delivery(struct store *s, int64_t study, unsigned revision, const char *kind,
-		       const char *destination, int64_t now);
-/* Claims the QUEUED delivery of this destination with the lowest id whose due <= now (also PARKED ones whose due <= now).  -ENOENT. */
+		       const char *destination, enum store_rank rank, int64_t now);
+/* Claims the QUEUED delivery of this destination whose due <= now (also PARKED ones whose due <= now) of the rank whose turn it
+ * is, and the lowest id of that.  -ENOENT. */
 int store_next_delivery(struct store *s, const char *destination, int64_t now, int64_t lease, struct delivery *ret);
 /* Candidate reports of a delivery, to be sent in the order that the destination prefers.  Those that
  * were rejected are left out, until a parked delivery is tried again or flushed. */

@@ -239,7 +239,7 @@ static inline int64_t report_study(struct store *s, unsigned n)
 	if (store_begin(s) < 0)
 		ok(false, "begin");
 	rep = add_report(s, st.id, 1, 100 + n);
-	if (store_add_delivery(s, st.id, 1, "SR", "PACS", 50) < 0 ||
+	if (store_add_delivery(s, st.id, 1, "SR", "PACS", RANK_ROUTINE, 50) < 0 ||
 	    store_finish_study(s, &st, 1, "scored") < 0 || store_commit(s) < 0)
 		ok(false, "study %u is reported: %s", n, store_error(s));
 	return rep.study;

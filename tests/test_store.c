@@ -522,6 +522,7 @@ static void test_migrate(void)
 	ok(access(before, R_OK) == 0, "after a copy of it was made");
 	is_int(number(s, "SELECT count(*) FROM instance JOIN study ON study.id = instance.study JOIN delivery USING (study)"), 1,
 	       "its rows stay");
+	is_int(next_delivery(s, "PACS", 1).rank, RANK_ROUTINE, "what waited is routine");
 	ok(is_sound(s), "the database is sound");
 	is_int(store_add_event(s, 7, 5, EVENT_OBJECT, "after"), 0, "and take what is new");
 	is_int(store_list_events(s, 7, e, ARRAY_SIZE(e), &n), 0, "list");

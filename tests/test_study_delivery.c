@@ -238,11 +238,11 @@ static void test_next_delivery(void)
 	int64_t one = report_study(s, 1), two = report_study(s, 2), due_i, due_s, due_d;
 	struct delivery d, other;
 
-	is_int(store_add_delivery(s, one, 1, "SR", "PACS", 77), 0, "the same delivery again");
+	is_int(store_add_delivery(s, one, 1, "SR", "PACS", RANK_ROUTINE, 77), 0, "the same delivery again");
 	is_int(number(s, "SELECT count(*) FROM delivery"), 2, "is no second row");
-	is_int(store_add_delivery(s, one, 1, "SC", "PACS", 78), 0, "another kind is");
-	is_int(store_add_delivery(s, two, 1, "SR", "ARCHIVE", 79), 0, "another destination is");
-	is_int(store_add_delivery(s, two, 1, "SR", "A NAME OF MORE THAN 16", 79), -EINVAL, "a bad one is not");
+	is_int(store_add_delivery(s, one, 1, "SC", "PACS", RANK_ROUTINE, 78), 0, "another kind is");
+	is_int(store_add_delivery(s, two, 1, "SR", "ARCHIVE", RANK_ROUTINE, 79), 0, "another destination is");
+	is_int(store_add_delivery(s, two, 1, "SR", "A NAME OF MORE THAN 16", RANK_ROUTINE, 79), -EINVAL, "a bad one is not");
 	is_int(next_delivery(s, "NOBODY", 1000).id, -ENOENT, "nothing for somebody unknown");
 
 	d = next_delivery(s, "PACS", 1000);
@@ -361,7 +361,7 @@ static void test_parked(void)
 	ok(d.study == one && d.attempt == 1 && d.permanent == 2, "then it is tried again");
 	is_int(store_park_delivery(s, &d, 180000, 0xc000, "refused"), 0, "and parked again");
 
-	is_int(store_add_delivery(s, one, 1, "SR", "ARCHIVE", 5), 0, "a fresh one elsewhere");
+	is_int(store_add_delivery(s, one, 1, "SR", "ARCHIVE", RANK_ROUTINE, 5), 0, "a fresh one elsewhere");
 	is_int(store_flush_deliveries(s, "ARCHIVE", 100000, &flushed), 0, "flush another destination");
 	is_int(flushed, 0, "its fresh row needs no flush");
 	is_int(next_delivery(s, "PACS", 100000).id, -ENOENT, "and this one is still parked");
