@@ -6,9 +6,10 @@
  * between rows in floats and lets one head of several be read in place.  Results do not depend on
  * anything but the arguments, the machine, the backend and the thread count.
  *
- * Two backends: OpenBLAS is always there and works on the weights as they lie in the file; oneDNN,
- * where it was built in, works on a copy in the order its code wants (layer_pack()), and does bf16.
- * A layer that oneDNN cannot do is done by OpenBLAS, counted by kernels_fallbacks().
+ * Three backends: OpenBLAS is always there and works on the weights as they lie in the file; oneDNN,
+ * where it was built in, works on a copy in the order its code wants (layer_pack()), and does bf16; the
+ * code of kernels_avx2.c, which comes with oneDNN, does layers and attention on a copy of its own and leaves the rest
+ * to it.  A layer that one of them cannot do is done by OpenBLAS, counted by kernels_fallbacks().
  *
  * kernels_blas.c and kernels_onednn.c are the only doors to the libraries: no other file names them.
  */
@@ -18,7 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN };
+enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN, KERNELS_AVX2 };
 enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
 
 /* First thing in a main(): the libraries' threads shall sleep while they wait, not spin.  Spinning gains
@@ -27,8 +28,8 @@ enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
  * with OMP_WAIT_POLICY, as carzerod-infer is by its keeper, goes on. */
 void kernels_wait_asleep(char **argv);
 
-/* Chooses the backend from now on; without a call the best that was built.  -ENOTSUP: not built.
- * Not while a layer is packed. */
+/* Chooses the backend from now on; without a call the fastest here: AVX2 on a CPU with nothing wider, else
+ * oneDNN, else OpenBLAS.  -ENOTSUP: not built, or not for this CPU.  Not while a layer is packed. */
 int kernels_set_backend(enum kernels_backend backend);
 
 /* The number of threads that the libraries use from now on, this one included.  Their own guess
@@ -59,7 +60,8 @@ struct layer {
 	const float *b; /* [out] or NULL */
 	size_t in, out;
 	enum kernels_precision precision; /* of x, and of y except with LAYER_ADD */
-	struct kernels_packed *packed;	  /* own: the copy in oneDNN's order, or NULL: w is used */
+	struct kernels_packed *packed;	  /* own: the copy in oneDNN's order */
+	struct kernels_panels *panels;	  /* own: the copy in the order of kernels_avx2.c; neither: w is used */
 };
 
 enum layer_end {
@@ -87,6 +89,7 @@ void layer_run(const struct layer *l, const void *x, /* [n, in] rows of the prec
 struct self_attention {
 	size_t n, dim, heads;
 	enum kernels_precision precision;
+	bool own;				 /* kernels_avx2.c's */
 	struct kernels_packed_attention *packed; /* own, or NULL: attention() */
 };
 

@@ -1,14 +1,9 @@
 /* kernels_blas.c: the arithmetic of kernels.h on CBLAS (OpenBLAS) and plain loops, and the choice
- * between it and oneDNN (kernels_onednn.c).
+ * between it, oneDNN (kernels_onednn.c) and our own code (kernels_avx2.c).
  *
  * Matrix products go to a library.  The rest (layer norm, GELU, softmax) are loops that the compiler
  * turns into vector code: on x86-64 each is compiled three times and the loader picks the widest that
  * the CPU has.  Sums run in a fixed number of lanes, so their order never depends on that choice.
- *
- * exp and erf are polynomials of our own (below), because a libm call per element would cost as much
- * as a third of the network: 5.6 M exp and 7.3 M erf an image.  They are within 2 ulp of the true
- * values (tests/test_model.c measures it against libm in double), which is what the reference's own
- * vector library promises.
  */
 #include <assert.h>
 #include <cblas.h>
@@ -22,6 +17,8 @@
 #include "base/mem.h"
 
 #include "model/kernels.h"
+#include "model/kernels_avx2.h"
+#include "model/kernels_math.h"
 #include "model/kernels_onednn.h"
 
 /* gcc only vectorises freely at -O3; clang does at -O2 and has no such attribute. */
@@ -37,19 +34,41 @@
 
 /* ---- the choice ---- */
 
-static bool with_onednn = true; /* what was not built says no to everything */
+static bool chosen; /* by kernels_set_backend() */
+static enum kernels_backend choice;
 static unsigned long fallbacks;
 
-/* Counts a no of oneDNN. */
-static bool done_by_onednn(bool yes)
+/* Counts a no of what is not OpenBLAS. */
+static bool done(bool yes)
 {
 	fallbacks += !yes;
 	return yes;
 }
 
+static bool is_here(enum kernels_backend backend)
+{
+	switch (backend) {
+	case KERNELS_OPENBLAS: return true;
+	case KERNELS_ONEDNN: return onednn_has(KERNELS_F32);
+	case KERNELS_AVX2: return onednn_has(KERNELS_F32) && avx2_here();
+	}
+	return false;
+}
+
+static enum kernels_backend backend_now(void)
+{
+	if (!chosen)
+		choice = is_here(KERNELS_AVX2) && avx2_best() ? KERNELS_AVX2
+			 : is_here(KERNELS_ONEDNN)	      ? KERNELS_ONEDNN
+							      : KERNELS_OPENBLAS;
+	chosen = true;
+	return choice;
+}
+
+/* Also where layers are our own: plain products and threads. */
 static bool use_onednn(void)
 {
-	return with_onednn && onednn_has(KERNELS_F32);
+	return backend_now() != KERNELS_OPENBLAS;
 }
 
 void kernels_wait_asleep(char **argv)
@@ -68,9 +87,10 @@ void kernels_wait_asleep(char **argv)
 
 int kernels_set_backend(enum kernels_backend backend)
 {
-	if (backend == KERNELS_ONEDNN && !onednn_has(KERNELS_F32))
+	if (!is_here(backend))
 		return -ENOTSUP;
-	with_onednn = backend == KERNELS_ONEDNN;
+	choice = backend;
+	chosen = true;
 	return 0;
 }
 
@@ -84,8 +104,10 @@ const char *kernels_core(void)
 {
 	static char text[64];
 
-	if (use_onednn())
+	if (backend_now() == KERNELS_ONEDNN)
 		return onednn_core();
+	if (backend_now() == KERNELS_AVX2)
+		return "carzerod avx2";
 	(void)snprintf(text, sizeof(text), "OpenBLAS %s", openblas_get_corename());
 	return text;
 }
@@ -134,7 +156,7 @@ void matmul_nt(float alpha, const float *a, size_t lda, const float *b, size_t l
 	       float *c, size_t ldc, size_t n, size_t m, size_t k)
 {
 	if (use_onednn() &&
-	    done_by_onednn(onednn_matmul(true, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
+	    done(onednn_matmul(true, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
 		return;
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, blas_int(n), blas_int(m), blas_int(k), alpha,
 		    a, blas_int(lda), b, blas_int(ldb), beta, c, blas_int(ldc));
@@ -144,7 +166,7 @@ void matmul_nn(float alpha, const float *a, size_t lda, const float *b, size_t l
 	       float *c, size_t ldc, size_t n, size_t m, size_t k)
 {
 	if (use_onednn() &&
-	    done_by_onednn(onednn_matmul(false, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
+	    done(onednn_matmul(false, alpha, a, lda, b, ldb, beta, c, ldc, n, m, k)))
 		return;
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, blas_int(n), blas_int(m), blas_int(k),
 		    alpha, a, blas_int(lda), b, blas_int(ldb), beta, c, blas_int(ldc));
@@ -268,62 +290,11 @@ void layernorm(const float *x, const float *w, const float *b, float eps, float 
 	layernorm_to(x, w, b, eps, y, n, dim, KERNELS_F32);
 }
 
-/* e^x for x <= 88.  Below -87 the result stays at e^-87, which is nothing in float32 terms.
- * x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 p(r), p a minimax fit (relative error 3e-9).
- * Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits, ready to become an exponent. */
-static inline __attribute__((always_inline)) float exp_of(float x)
-{
-	const float round = 12582912.0f; /* 1.5 * 2^23 */
-	float shifted, n, r, p, power;
-	uint32_t bits;
-
-	x = x < -87.0f ? -87.0f : x;
-	shifted = x * 1.44269504f + round;
-	n = shifted - round;
-	r = (x - n * 0.693359375f) - n * -2.12194440e-4f; /* ln 2 in two parts, the first exact */
-	p = 1.38146020e-3f;
-	p = p * r + 8.36871520e-3f;
-	p = p * r + 4.16683879e-2f;
-	p = p * r + 1.66665206e-1f;
-	p = p * r + 4.99999934e-1f;
-	memcpy(&bits, &shifted, sizeof(bits));
-	bits = (bits << 23) + (127u << 23);
-	memcpy(&power, &bits, sizeof(power));
-	return (1 + (r + r * r * p)) * power;
-}
-
-/* erf(x).  |x| < 1: x + x p(x^2); else 1 - e^(-t q(t)), t = |x|; both p and q minimax fits with
- * relative error under 3e-9.  From 4 on, erf is 1 in float32. */
-static inline __attribute__((always_inline)) float erf_of(float x)
-{
-	float t = fabsf(x), s = x * x, p, q, small, large;
-
-	p = 7.85386119e-5f;
-	p = p * s - 8.01019358e-4f;
-	p = p * s + 5.18832768e-3f;
-	p = p * s - 2.68538119e-2f;
-	p = p * s + 1.12835851e-1f;
-	p = p * s - 3.76126258e-1f;
-	p = p * s + 1.28379166e-1f;
-	small = x + x * p;
-
-	t = t > 4.0f ? 4.0f : t;
-	q = -2.10642478e-4f;
-	q = q * t + 3.18694075e-3f;
-	q = q * t - 2.27984443e-2f;
-	q = q * t + 1.05116111e-1f;
-	q = q * t + 6.35831499e-1f;
-	q = q * t + 1.12848003f;
-	large = copysignf(1 - exp_of(-t * q), x);
-
-	return t < 1.0f ? small : large;
-}
-
 VECTOR_CODE
 void gelu(float *x, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		x[i] = x[i] * 0.5f * (1 + erf_of(x[i] * 0.707106781f));
+		x[i] = gelu_of(x[i]);
 }
 
 VECTOR_CODE
@@ -417,9 +388,12 @@ int self_attention_init(struct self_attention *a, size_t n, size_t dim, size_t h
 	*a = (struct self_attention){ .n = n, .dim = dim, .heads = heads, .precision = precision };
 	if (!kernels_can(precision))
 		return -ENOTSUP;
+	a->own = backend_now() == KERNELS_AVX2 && precision == KERNELS_F32;
+	if (a->own)
+		return 0;
 	if (use_onednn())
 		a->packed = onednn_attention_new(n, dim, heads, precision);
-	if (use_onednn() && !done_by_onednn(a->packed != NULL) && precision != KERNELS_F32)
+	if (use_onednn() && !done(a->packed != NULL) && precision != KERNELS_F32)
 		return -ENOTSUP;
 	return 0;
 }
@@ -444,9 +418,11 @@ void self_attention_run(const struct self_attention *a, const void *q, const voi
 				    .shares = narrowed ? (uint16_t *)(void *)(scratch + rows * a->n) : NULL,
 				    .factor = 1 / sqrtf((float)(a->dim / a->heads)) };
 
-	if (a->packed != NULL && done_by_onednn(onednn_scores(a->packed, q, k, scratch))) {
+	if (a->own && done(avx2_attention(a->n, a->dim, a->heads, q, k, v, out)))
+		return;
+	if (a->packed != NULL && done(onednn_scores(a->packed, q, k, scratch))) {
 		each(rows, shares_part, &work);
-		if (done_by_onednn(onednn_mix(a->packed, narrowed ? (const void *)work.shares : scratch, v, out)))
+		if (done(onednn_mix(a->packed, narrowed ? (const void *)work.shares : scratch, v, out)))
 			return;
 	}
 	if (!narrowed)
@@ -466,9 +442,13 @@ int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, stru
 	if (!kernels_can(precision))
 		return -ENOTSUP;
 	l->precision = precision;
+	if (backend_now() == KERNELS_AVX2 && precision == KERNELS_F32) {
+		l->panels = avx2_pack(l, n, pool);
+		return l->panels != NULL ? 0 : -ENOMEM;
+	}
 	if (use_onednn())
 		l->packed = onednn_pack(l, n, precision, pool);
-	if (use_onednn() && !done_by_onednn(l->packed != NULL) && precision != KERNELS_F32)
+	if (use_onednn() && !done(l->packed != NULL) && precision != KERNELS_F32)
 		return -ENOTSUP;
 	return 0;
 }
@@ -476,12 +456,16 @@ int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, stru
 void layer_release(struct layer *l)
 {
 	onednn_packed_free(l->packed);
+	avx2_panels_free(l->panels);
 	l->packed = NULL;
+	l->panels = NULL;
 }
 
 void layer_run(const struct layer *l, const void *x, void *y, size_t n, enum layer_end end)
 {
-	if (l->packed != NULL && done_by_onednn(onednn_layer(l, x, y, n, end)))
+	if (l->panels != NULL && done(avx2_layer(l, x, y, n, end)))
+		return;
+	if (l->packed != NULL && done(onednn_layer(l, x, y, n, end)))
 		return;
 	if (l->precision != KERNELS_F32)
 		return; /* there is no other way; kernels_fallbacks() tells */

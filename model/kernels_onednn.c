@@ -203,7 +203,7 @@ void kernels_pool_free(struct kernels_pool *pool)
 	free(pool);
 }
 
-static void *pool_take(struct kernels_pool *pool, size_t n)
+void *kernels_pool_take(struct kernels_pool *pool, size_t n)
 {
 	struct chunk *c = pool->chunks;
 	void *ret;
@@ -360,7 +360,7 @@ struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels
 	if (p == NULL)
 		return NULL;
 	w = dnnl_primitive_desc_query_md(p->pd, dnnl_query_weights_md, 0);
-	memory = pool_take(pool, dnnl_memory_desc_get_size(w));
+	memory = kernels_pool_take(pool, dnnl_memory_desc_get_size(w));
 	if (memory == NULL)
 		return NULL;
 	packed = xcalloc(1, sizeof(*packed));

@@ -25,6 +25,9 @@ bool onednn_matmul(bool transpose, float alpha, const float *a, size_t lda, /* [
 		   float beta, float *c, size_t ldc,			     /* [n, m] */
 		   size_t n, size_t m, size_t k);
 
+/* n bytes from a cache line on, or NULL. */
+void *kernels_pool_take(struct kernels_pool *pool, size_t n);
+
 struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels_precision precision,
 				   struct kernels_pool *pool);
 void onednn_packed_free(struct kernels_packed *p);

@@ -199,6 +199,15 @@ static void compare(const char *who, const float *a, const float *b, size_t n, d
 	ok(far <= tolerance, "%s: image tower, max difference %.2g, mean %.2g", who, far, mean);
 }
 
+/* kernels_avx2.c promises the same bits with any number of threads. */
+static void test_threads(const char *dir, const float *two)
+{
+	size_t n;
+	CLEANUP(free) float *one = tower(dir, "avx2, one thread", KERNELS_F32, &n);
+
+	ok(memcmp(one, two, n * sizeof(float)) == 0, "one thread gives the bits of two");
+}
+
 static void remove_bundle(const char *dir)
 {
 	static const char *const files[] = { "weights.safetensors", "model.json", "vocab.txt" };
@@ -217,6 +226,7 @@ int main(void)
 	char scratch[] = "/tmp/carzerod-test-kernels-XXXXXX", dir[64], vocab[4096];
 	CLEANUP(free) float *blas = NULL;
 	CLEANUP(free) float *dnn = NULL;
+	CLEANUP(free) float *own = NULL;
 	CLEANUP(free) float *half = NULL;
 	struct err e = { "" };
 	size_t n;
@@ -242,6 +252,17 @@ int main(void)
 		compare("onednn f32 to openblas f32", dnn, blas, n, 1e-4);
 	} else {
 		skip("built without oneDNN");
+	}
+	if (kernels_set_backend(KERNELS_AVX2) == 0) {
+		test_backend("avx2", KERNELS_F32);
+		own = tower(dir, "avx2", KERNELS_F32, &n);
+		compare("avx2 f32 to openblas f32", own, blas, n, 1e-4);
+		kernels_set_threads(1);
+		test_threads(dir, own);
+		kernels_set_threads(2);
+		(void)kernels_set_backend(KERNELS_ONEDNN);
+	} else {
+		skip("no AVX2");
 	}
 	if (kernels_can(KERNELS_BF16)) {
 		test_backend("onednn bf16", KERNELS_BF16);
