@@ -40,7 +40,11 @@
 #define FETCH 32    /* steps for one line of the next panel: enough for all of it in 33 tiles of 198 rows */
 #define LINE 64	    /* bytes */
 
-#define AVX2 __attribute__((target("avx2,fma"), optimize("O3", "no-trapping-math")))
+#ifdef __clang__
+#define AVX2 __attribute__((target("avx2,fma")))
+#else
+#define AVX2 __attribute__((target("avx2,fma"), optimize("O3", "no-trapping-math"))) /* as in kernels_blas.c */
+#endif
 #define AVX2_INLINE AVX2 static inline __attribute__((always_inline))
 
 bool avx2_here(void)
