@@ -92,6 +92,17 @@ int store_end_notice(struct store *s, int64_t id, int64_t now)
 	return change_end(s, set_notice(s, id, 0, now));
 }
 
+/* What an earlier run was telling, or had put off, is due: nobody says any more how it went, a start is a good
+ * moment to try again, and an urgent notice does not wait for a lease. */
+int notice_recover(struct store *s, int64_t now)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE notice SET due = ?1 WHERE ended = 0 AND due > ?1");
+
+	query_bind_int(&q, now);
+	return query_run(&q);
+}
+
 int store_notices_due(struct store *s, const char *hook, int64_t *ret_due, uint64_t *ret_waiting)
 {
 	CLEANUP(query) struct query q = query_on(s, "SELECT min(due), count(*) FROM notice INDEXED BY notice_waiting "

@@ -95,6 +95,7 @@ int store_refuse(struct store *s, int code, const char *text);
 
 /* delivery.c, instance.c, study.c: takes every claim back; *n grows by how many. */
 int delivery_recover(struct store *s, int64_t now, unsigned *n);
+int notice_recover(struct store *s, int64_t now);
 int instance_recover(struct store *s, int64_t now, unsigned *n);
 int instance_clamp(struct store *s, int64_t latest);
 int study_clamp(struct store *s, int64_t latest);

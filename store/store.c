@@ -783,6 +783,8 @@ int store_recover(struct store *s, int64_t now, unsigned *ret_n)
 		r = study_recover(s, now, &n);
 	if (r >= 0)
 		r = delivery_recover(s, now, &n);
+	if (r >= 0)
+		r = notice_recover(s, now);
 	r = change_end(s, r);
 	if (r < 0)
 		return r;

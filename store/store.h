@@ -418,7 +418,8 @@ int store_notices_due(struct store *s, const char *hook, int64_t *ret_due, uint6
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 
-/* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n.
+/* After a restart: every claim is taken back (attempts stay counted).  Returns how many in *ret_n.  Every notice that waits
+ * is due: what was being told when the node ended, or had been put off, does not wait longer.
  * An instance or a study that was claimed for the STORE_SUSPECT_ATTEMPTSth time may be what kills the node: from every
  * start on it waits for STORE_SUSPECT_MS.  So others are served first, and a node that dies of something else every second
  * does not count these deaths against it. */

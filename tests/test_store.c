@@ -894,6 +894,7 @@ static void test_notices(void)
 	struct store *s = open_fresh("notices.db");
 	struct notice n = { .hook = "oncall", .event = "urgent", .key = "urgent study=1", .body = "{}", .created = 10 }, got;
 	uint64_t waiting;
+	unsigned recovered;
 	int64_t due;
 
 	is_int(store_notices_due(s, "oncall", &due, &waiting), 0, "ask");
@@ -920,6 +921,9 @@ static void test_notices(void)
 	is_int(store_add_notice(s, &got), 0, "told again under its key:");
 	is_int(store_next_notice(s, "oncall", 600, &n), -ENOENT, "it is not");
 	is_int(store_next_notice(s, "oncall", 100 + STORE_NOTICE_LEASE_MS, &n), 0, "a lease that ended is due");
+	is_int(store_next_notice(s, "oncall", 100 + STORE_NOTICE_LEASE_MS, &n), -ENOENT, "one that has not is not");
+	is_int(store_recover(s, 700, &recovered), 0, "start again");
+	is_int(store_next_notice(s, "oncall", 700, &n), 0, "it is due at once");
 	store_close(s);
 }
 
