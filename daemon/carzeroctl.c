@@ -57,6 +57,7 @@ static const char usage[] =
 	"  flush [AE_TITLE]    try waiting and parked deliveries now\n"
 	"  conformance         tables of the DICOM conformance statement\n"
 	"  fetch PEER ...      bring studies from an archive; fetch --help\n"
+	"  selftest --peer AE  a drawn film the whole way: both C-ECHOs, stored, scored, reported, sent, found again\n"
 	"  requeue OBJECT      analyse an object again (its number is in show)\n"
 	"  hold AE_TITLE       keep deliveries to a destination back, until release AE_TITLE\n"
 	"  release [AE_TITLE]  let them go; without a name: accept associations again\n"
@@ -77,6 +78,7 @@ static const char usage[] =
 
 bool ctl_as_json;
 static const char *older_than; /* of purge */
+static const char *with_peer;  /* of selftest */
 
 static const char *const instance_states[] = { "waiting", "in work", "settled", "quarantined", "set aside" };
 static const char *const outcomes[] = { "-", "scored", "not analysed", "failed", "silent" };
@@ -743,6 +745,8 @@ static int run(const struct config *c, const char *path, int argc, char **argv)
 		return ctl_backup(c);
 	if (strcmp(verb, "disktest") == 0 && argc == 1)
 		return ctl_disktest(c);
+	if (strcmp(verb, "selftest") == 0 && argc == 1 && with_peer != NULL)
+		return ctl_selftest(c, path, with_peer);
 	if (strcmp(verb, "verify") == 0 && argc == 1)
 		return ctl_verify(c);
 	if (strcmp(verb, "purge") == 0 && argc == 1 && older_than != NULL)
@@ -826,7 +830,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "json", no_argument, NULL, 'j' },
-		{ "older-than", required_argument, NULL, 'o' },
+		{ "older-than", required_argument, NULL, 'o' }, { "peer", required_argument, NULL, 'p' },
 		{ "help", no_argument, NULL, 'h' },         { "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -844,6 +848,8 @@ int main(int argc, char **argv)
 			ctl_as_json = true;
 		else if (c == 'o')
 			older_than = optarg;
+		else if (c == 'p')
+			with_peer = optarg;
 		else if (c == 'h' || c == 'V') {
 			(void)fputs(c == 'h' ? usage : "carzeroctl " PACKAGE_VERSION "\n", stdout);
 			return 0;

@@ -56,7 +56,7 @@ static void classes(void)
 		if (object_class_uid((enum result_object)i) != NULL)
 			class_row(object_class_uid((enum result_object)i), "SCU", "C-STORE; `objects` of the peer");
 	class_row(COMMITMENT_SOP_CLASS, "SCU", "N-ACTION, N-EVENT-REPORT; `commitment` of the peer");
-	class_row(QUERY_FIND_CLASS, "SCU", "C-FIND at the level of studies; `carzeroctl fetch`");
+	class_row(QUERY_FIND_CLASS, "SCU", "C-FIND at the level of studies, `carzeroctl fetch`; of one object, `selftest`");
 	class_row(QUERY_MOVE_CLASS, "SCU", "C-MOVE to the node itself; `carzeroctl fetch`");
 }
 

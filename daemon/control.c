@@ -17,6 +17,7 @@
  * Access is by file mode: 0660, the service's user and group.
  */
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,26 @@ static json_t *tls_json(const struct keeper *k)
 			 (json_int_t)((ends - k->now) / (24ll * 3600 * 1000)));
 }
 
+/* Where, also when the service manager opened them. */
+static json_t *listening_json(const struct keeper *k)
+{
+	json_t *a = json_array();
+	size_t i;
+
+	for (i = 0; i < k->n_listen_fds; i++) {
+		struct sockaddr_storage at;
+		socklen_t n = sizeof(at);
+		char host[NI_MAXHOST], port[NI_MAXSERV];
+
+		if (getsockname(k->listen_fd[i], (struct sockaddr *)&at, &n) < 0 ||
+		    getnameinfo((struct sockaddr *)&at, n, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+			continue;
+		(void)json_array_append_new(a, json_pack("{s:s, s:I, s:b}", "address", host, "port", (json_int_t)strtol(port, NULL, 10),
+							 "tls", i >= k->n_listen_fds - k->n_tls_fds));
+	}
+	return a;
+}
+
 static json_t *status_json(struct keeper *k)
 {
 	static const char *const domains[] = { "untrained", "phantom", "clinical" };
@@ -148,6 +169,7 @@ static json_t *status_json(struct keeper *k)
 			 (json_int_t)k->reported, "delivered", (json_int_t)k->delivered, "processes",
 			 processes_json(k), "destinations", destinations_json(k), "tls", tls_json(k));
 	(void)json_object_set_new(j, "lost_objects", json_integer((json_int_t)k->lost_objects));
+	(void)json_object_set_new(j, "listening", listening_json(k));
 	(void)json_object_set_new(j, "disk_full", json_boolean(k->disk_low));
 	return j;
 }

@@ -46,6 +46,9 @@ int ctl_config(const struct config *c, const char *path, const char *what);
 int ctl_backup(const struct config *c);
 int ctl_verify(const struct config *c);
 
+/* ctl_selftest.c */
+int ctl_selftest(const struct config *c, const char *path, const char *ae_title);
+
 /* ctl_disktest.c */
 int ctl_disktest(const struct config *c);
 

@@ -278,7 +278,7 @@ OFCondition request(struct scu *s, const char *const *classes, size_t n)
 	s->wire.end_ms = now + OPERATION_MS;
 	s->wire.tls = s->peer.tls;
 	s->wire.tls_exact = s->peer.certificate[0] != '\0';
-	s->wire.tls_name = s->wire.tls_exact ? s->peer.certificate : s->peer.host;
+	s->wire.tls_name = s->peer.any_name ? nullptr : s->wire.tls_exact ? s->peer.certificate : s->peer.host;
 	c = ASC_initializeNetwork(NET_REQUESTOR, 0, static_cast<int>(s->peer.response_seconds),
 				  &s->network);
 	if (c.good())
@@ -705,11 +705,13 @@ enum scu_failure await_commitment(struct scu *s, unsigned seconds, struct err *e
 
 /* PS3.4 annex C: the same for both services, and for every answer. */
 enum : uint32_t {
+	SOP_UID = 0x00080018,
 	STUDY_DATE = 0x00080020,
 	ACCESSION_NUMBER = 0x00080050,
 	RETRIEVE_LEVEL = 0x00080052,
 	MODALITIES_IN_STUDY = 0x00080061,
 	STUDY_UID = 0x0020000d,
+	SERIES_UID = 0x0020000e,
 };
 
 bool is_pending(uint16_t status)
@@ -752,7 +754,7 @@ enum scu_failure next_answer(struct scu *s, const char *doing, uint8_t id, uint1
 	return failure;
 }
 
-/* False: it names no study. */
+/* False: it names neither study nor object. */
 bool read_study(const std::vector<uint8_t> &data, bool explicit_vr, struct study_found *ret)
 {
 	struct flat f = flat_of(data.data(), data.size(), explicit_vr);
@@ -762,19 +764,22 @@ bool read_study(const std::vector<uint8_t> &data, bool explicit_vr, struct study
 	while (flat_next(&f, &x) > 0) {
 		if (x.tag == STUDY_UID && (!flat_text(&x, ret->study_uid, sizeof(ret->study_uid)) || !uid_valid(ret->study_uid)))
 			return false;
+		if (x.tag == SOP_UID && (!flat_text(&x, ret->sop_uid, sizeof(ret->sop_uid)) || !uid_valid(ret->sop_uid)))
+			return false;
 		if (x.tag == STUDY_DATE && (!flat_text(&x, ret->date, sizeof(ret->date)) ||
 					    strspn(ret->date, "0123456789") != strlen(ret->date)))
 			ret->date[0] = '\0';
 		if (x.tag == MODALITIES_IN_STUDY && !flat_text(&x, ret->modalities, sizeof(ret->modalities)))
 			ret->modalities[0] = '\0';
 	}
-	return ret->study_uid[0] != '\0';
+	return ret->study_uid[0] != '\0' || ret->sop_uid[0] != '\0';
 }
 
 enum scu_failure find(struct scu *s, const struct study_query *wanted,
 		      bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status, struct err *e)
 {
 	static const char doing[] = "C-FIND";
+	bool object = wanted->sop_uid[0] != '\0';
 	uint8_t bytes[512], id = ASC_findAcceptedPresentationContextID(s->association, QUERY_FIND_CLASS);
 	struct flat_out o;
 	std::vector<uint8_t> data;
@@ -785,11 +790,18 @@ enum scu_failure find(struct scu *s, const struct study_query *wanted,
 	o.p = bytes;
 	o.size = sizeof(bytes);
 	o.explicit_vr = is_explicit(s, id);
-	flat_put_text(&o, STUDY_DATE, "DA", wanted->date);
-	flat_put_text(&o, ACCESSION_NUMBER, "SH", wanted->accession);
-	flat_put_text(&o, RETRIEVE_LEVEL, "CS", "STUDY");
-	flat_put_text(&o, MODALITIES_IN_STUDY, "CS", "");
+	if (object) {
+		flat_put_text(&o, SOP_UID, "UI", wanted->sop_uid);
+		flat_put_text(&o, RETRIEVE_LEVEL, "CS", "IMAGE");
+	} else {
+		flat_put_text(&o, STUDY_DATE, "DA", wanted->date);
+		flat_put_text(&o, ACCESSION_NUMBER, "SH", wanted->accession);
+		flat_put_text(&o, RETRIEVE_LEVEL, "CS", "STUDY");
+		flat_put_text(&o, MODALITIES_IN_STUDY, "CS", "");
+	}
 	flat_put_text(&o, STUDY_UID, "UI", wanted->study_uid);
+	if (object)
+		flat_put_text(&o, SERIES_UID, "UI", wanted->series_uid);
 	memset(&q, 0, sizeof(q));
 	q.field = COMMAND_C_FIND_RQ;
 	(void)str_copy(q.sop_class, sizeof(q.sop_class), QUERY_FIND_CLASS);
@@ -802,7 +814,8 @@ enum scu_failure find(struct scu *s, const struct study_query *wanted,
 			return failure;
 		if (!is_pending(answer.status))
 			break;
-		if (read_study(data, o.explicit_vr, &found) && !each(arg, &found)) {
+		if (read_study(data, o.explicit_vr, &found) && (object ? found.sop_uid : found.study_uid)[0] != '\0' &&
+		    !each(arg, &found)) {
 			wire_abort(&s->wire, ABORT_USER, ABORT_NOT_SPECIFIED);
 			s->broken = true;
 			return SCU_LIMIT;

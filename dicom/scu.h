@@ -33,6 +33,7 @@ struct dicom_peer {
 	void (*committed)(void *arg, const char *transaction, const struct commitment_item *item);
 	void *arg;
 	char certificate[65];        /* name that its certificate must carry; "": host */
+	bool any_name;               /* whatever it calls itself: our own listener, on this machine */
 };
 
 /* Why an association or a C-STORE failed, sorted by what to do next. */
@@ -63,7 +64,7 @@ enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment
 /* Waits for one N-EVENT-REPORT; peer.committed() tells of it.  SCU_UNREACHABLE: none came in that time, or the
  * association has ended. */
 enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e);
-/* ---- Query/Retrieve, Study Root (PS3.4 annex C), at the level of studies ---- */
+/* ---- Query/Retrieve, Study Root (PS3.4 annex C), at the level of studies; one object can be asked for too ---- */
 
 #define QUERY_FIND_CLASS "1.2.840.10008.5.1.4.1.2.2.1"
 #define QUERY_MOVE_CLASS "1.2.840.10008.5.1.4.1.2.2.2"
@@ -72,12 +73,14 @@ struct study_query { /* "" asks for any */
 	char study_uid[UID_MAX];
 	char date[18];       /* YYYYMMDD or YYYYMMDD-YYYYMMDD */
 	char accession[17];
+	char series_uid[UID_MAX], sop_uid[UID_MAX]; /* given: this object, and whether it is there */
 };
 
 struct study_found {
 	char study_uid[UID_MAX];
 	char date[9];        /* "" when the archive does not say */
 	char modalities[65]; /* separated by backslashes; "" likewise, or cut */
+	char sop_uid[UID_MAX]; /* "" unless an object was asked for */
 };
 
 struct move_result {
