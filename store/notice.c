@@ -97,7 +97,7 @@ int store_end_notice(struct store *s, int64_t id, int64_t now)
 int notice_recover(struct store *s, int64_t now)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "UPDATE notice SET due = ?1 WHERE ended = 0 AND due > ?1");
+		query_on(s, "UPDATE notice INDEXED BY notice_waiting SET due = ?1 WHERE hook > '' AND ended = 0 AND due > ?1");
 
 	query_bind_int(&q, now);
 	return query_run(&q);
