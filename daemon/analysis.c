@@ -79,8 +79,11 @@ static struct job *job_find(struct keeper *k, uint64_t ticket, enum job_stage st
 	return NULL;
 }
 
-static void job_end(struct job *j)
+static void job_end(struct keeper *k, struct job *j)
 {
+	if (j->embedding != 0)
+		(void)spool_remove(k->spool, SPOOL_INCOMING, j->embedding); /* else at the next start */
+	j->embedding = 0;
 	if (j->square >= 0)
 		(void)close(j->square);
 	if (j->maps >= 0)
@@ -112,14 +115,14 @@ static void failed(struct keeper *k, struct job *j, const char *why)
 		log_warning("object=%lld attempt %u failed: %s; tried again", (long long)j->in.id, j->in.attempt, why);
 		keeper_must(k, store_retry_instance(k->store, &j->in, due, why, false), "retry an object");
 	}
-	job_end(j);
+	job_end(k, j);
 }
 
 /* Interrupted through no fault of the image: the attempt does not count. */
 static void give_back(struct keeper *k, struct job *j, const char *why)
 {
 	keeper_must(k, store_retry_instance(k->store, &j->in, k->now + RETRY_BASE_MS, why, true), "give an object back");
-	job_end(j);
+	job_end(k, j);
 }
 
 static void settle(struct keeper *k, struct job *j, enum instance_outcome outcome, const char *why,
@@ -136,7 +139,7 @@ static void settle(struct keeper *k, struct job *j, enum instance_outcome outcom
 	keeper_must(k, store_settle_instance(k->store, &j->in, scores, n), "settle an object");
 	recovery_cleared(k, j->in.id);
 	failpoint("analysis.settled");
-	job_end(j);
+	job_end(k, j);
 }
 
 static bool claim(struct keeper *k, struct job *j)
@@ -207,10 +210,23 @@ static struct job *oldest_waiting(struct keeper *k)
 	return oldest;
 }
 
+/* A file for its embedding; -1: it is not kept.  What may fill a disk that is nearly full is not worth it. */
+static int embedding_file(struct keeper *k, struct job *j)
+{
+	int fd;
+
+	if (!k->config->keep_embeddings || k->disk_low)
+		return -1;
+	fd = spool_create(k->spool, &j->embedding);
+	if (fd < 0)
+		log_warning("object=%lld: its embedding is not kept: %s", (long long)j->in.id, strerror(-fd));
+	return fd;
+}
+
 static void start_score(struct keeper *k, struct job *j, size_t worker)
 {
 	union ipc_message m;
-	int fds[2];
+	int fds[3];
 
 	j->maps = fd_memory("carzerod-maps");
 	if (j->maps < 0)
@@ -221,10 +237,13 @@ static void start_score(struct keeper *k, struct job *j, size_t worker)
 		fatal(FATAL_TEMPORARY, "dup: %s", strerror(errno));
 	j->ticket = ++k->ticket;
 	ipc_begin(&m, IPC_SCORE, j->ticket);
+	m.score.object = j->in.file;
+	memcpy(m.score.digest, j->in.digest, DIGEST_SIZE);
+	fds[2] = embedding_file(k, j);
 	j->stage = JOB_SCORE;
 	j->worker = worker;
 	j->deadline = k->boot + infer_time_ms(k);
-	keeper_post(k, &k->infer[worker], k->infer[worker].sock, &m, fds, 2);
+	keeper_post(k, &k->infer[worker], k->infer[worker].sock, &m, fds, fds[2] >= 0 ? 3 : 2);
 }
 
 void analysis_dispatch(struct keeper *k)
@@ -377,6 +396,20 @@ static size_t read_maps(const struct keeper *k, const struct job *j, const struc
 	return found;
 }
 
+/* The worker has synced it; its folder is synced before the row that names it is committed. */
+static void keep_embedding(struct keeper *k, struct job *j)
+{
+	int r = spool_move(k->spool, j->embedding, SPOOL_INCOMING, SPOOL_EMBEDDINGS);
+
+	if (r < 0) {
+		log_warning("object=%lld: its embedding is not kept: %s", (long long)j->in.id, strerror(-r));
+		return;
+	}
+	j->in.embedding = j->embedding;
+	j->embedding = 0;
+	failpoint("analysis.kept");
+}
+
 void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d)
 {
 	struct job *j = job_find(k, d->h.token, JOB_SCORE);
@@ -399,6 +432,8 @@ void analysis_scored(struct keeper *k, size_t worker, const struct ipc_scored *d
 	k->scored++;
 	figures_scored(k, &j->in, d->logit, d->microseconds);
 	n_maps = read_maps(k, j, scores, n, maps);
+	if (d->kept != 0 && j->embedding != 0)
+		keep_embedding(k, j);
 	id = j->in.id;
 	settle(k, j, OUTCOME_SCORED, "", scores, n);
 	for (i = 0; i < n_maps; i++)
@@ -450,7 +485,7 @@ void analysis_forget(struct keeper *k)
 
 	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
 		if (k->job[i].stage != JOB_FREE)
-			job_end(&k->job[i]);
+			job_end(k, &k->job[i]);
 	}
 }
 
@@ -465,6 +500,6 @@ void analysis_stop(struct keeper *k, const char *why)
 			continue;
 		keeper_must(k, store_retry_instance(k->store, &j->in, k->now, why, true),
 			    "give an object back");
-		job_end(j);
+		job_end(k, j);
 	}
 }

@@ -733,6 +733,7 @@ static const struct yaml_key storage_keys[] = {
 	YAML_KEY_AS("min_free", struct config, min_free_bytes, yaml_read_size, .min = 0, .max = 1024 * GIB),
 	YAML_KEY_AS("ballast", struct config, ballast_bytes, yaml_read_size, .min = 0, .max = 64 * GIB),
 	YAML_KEY_AS("unsafe", struct config, unsafe_storage, yaml_read_bool),
+	YAML_KEY_AS("keep_embeddings", struct config, keep_embeddings, yaml_read_bool),
 	{ .name = "retention", .read = read_retention },
 };
 

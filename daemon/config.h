@@ -135,6 +135,7 @@ struct config {
 	uint64_t min_free_bytes;        /* storage.min_free: 1 GiB */
 	uint64_t ballast_bytes;         /* storage.ballast: 256 MiB; 0: none */
 	bool unsafe_storage;            /* storage.unsafe: any file system */
+	bool keep_embeddings;           /* storage.keep_embeddings: for carzeroctl rescore */
 	int64_t retention_images_ms, retention_failed_ms, retention_reports_ms; /* 1 d, 30 d, 90 d */
 	char manufacturer[65], institution[65], station[17]; /* in reports; defaults "carzerod", "", ae_title */
 	char series_description[65];    /* default "AI CXR results (unverified)" */

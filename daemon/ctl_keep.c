@@ -13,11 +13,14 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include "store/embedding.h"
+
 #include "dicom/scp.h"
 
 #include "daemon/ctl.h"
 
 #define BACKUPS 24
+#define PAGE 64
 
 int ctl_backup(const struct config *c)
 {
@@ -38,14 +41,14 @@ int ctl_backup(const struct config *c)
 
 struct verify {
 	const struct config *c;
-	bool reports;
+	bool reports, embeddings;
 	uint64_t good, bad, bytes;
 	json_t *trouble;
 };
 
 static void trouble(struct verify *v, uint64_t file, int64_t row, const char *what)
 {
-	const char *box = v->reports ? "reports" : "objects";
+	const char *box = v->embeddings ? "embeddings" : v->reports ? "reports" : "objects";
 
 	v->bad++;
 	if (ctl_as_json)
@@ -124,6 +127,48 @@ static void verify_box(struct store *s, struct verify *v, bool reports)
 	free(l.item);
 }
 
+/* It says itself what it is and whether it is whole. */
+static const char *check_embedding(int fd, const struct instance *in)
+{
+	CLEANUP(free) uint16_t *values = NULL;
+	struct embedding e;
+
+	if (embedding_read_head(fd, &e) < 0)
+		return "its head or its length is not as it was written";
+	if (memcmp(e.digest, in->digest, DIGEST_SIZE) != 0 || memcmp(e.weights, in->weights, DIGEST_SIZE) != 0)
+		return "it is of another object or of other weights";
+	values = xcalloc((size_t)e.rows * e.columns, sizeof(*values)); /* both are bounded */
+	return embedding_read_values(fd, &e, values) < 0 ? "its bytes have changed" : NULL;
+}
+
+static void verify_embeddings(struct store *s, struct verify *v)
+{
+	struct instance page[PAGE];
+	const char *what;
+	int64_t after = 0;
+	char path[4096];
+	size_t n = 0, i;
+
+	v->reports = false;
+	v->embeddings = true;
+	do {
+		ctl_check(s, store_list_embeddings(s, after, INT64_MIN, INT64_MAX, page, PAGE, &n), "the embeddings");
+		for (i = 0; i < n; i++) {
+			CLEANUP(close) int fd = -1;
+
+			after = page[i].id;
+			(void)snprintf(path, sizeof(path), "%s/spool/embeddings/%02x/%016" PRIx64, v->c->state_dir,
+				       (unsigned)(page[i].embedding >> 56), page[i].embedding);
+			fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+			what = fd >= 0 ? check_embedding(fd, &page[i]) : errno == ENOENT ? "it is missing" : strerror(errno);
+			if (what != NULL)
+				trouble(v, page[i].embedding, page[i].id, what);
+			else
+				v->good++;
+		}
+	} while (n == PAGE);
+}
+
 int ctl_verify(const struct config *c)
 {
 	struct store *s = ctl_open_store(c);
@@ -135,6 +180,7 @@ int ctl_verify(const struct config *c)
 	ctl_check(s, r, "the database");
 	verify_box(s, &v, false);
 	verify_box(s, &v, true);
+	verify_embeddings(s, &v);
 	if (ctl_as_json)
 		ctl_print_json(json_pack("{s:I, s:O}", "good", (json_int_t)v.good, "trouble", v.trouble));
 	else

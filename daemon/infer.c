@@ -22,6 +22,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "store/embedding.h"
+
 #include "model/kernels.h"
 #include "model/model.h"
 
@@ -84,14 +86,37 @@ static int check_logits(const float *logit, size_t n)
 	return 0;
 }
 
-static void run(struct model_run *run, const struct model_info *info, size_t n_findings)
+/* What the picture is to the findings, for lists to come.  It costs no score when it cannot be kept. */
+static int keep(const struct config *config, const struct model_run *run, const struct model_info *info,
+		const struct ipc_score *of, uint16_t *values /* scratch */, int fd)
+{
+	struct embedding e = { .object = of->object, .rows = (uint32_t)info->tokens, .columns = (uint32_t)info->dim };
+	int r;
+
+	memcpy(e.digest, of->digest, DIGEST_SIZE);
+	memcpy(e.weights, info->digest, DIGEST_SIZE);
+	(void)str_copy(e.recipe, sizeof(e.recipe), recipe_name(config->recipe));
+	(void)str_copy(e.precision, sizeof(e.precision), precision_name(config->precision));
+	(void)str_copy(e.version, sizeof(e.version), PACKAGE_VERSION);
+	r = model_embedding(run, values);
+	if (r == 0)
+		r = embedding_write(fd, &e, values);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r < 0)
+		log_warning("an embedding is not kept: %s", strerror(-r));
+	return r;
+}
+
+static void run(const struct config *config, struct model_run *run, const struct model_info *info, size_t n_findings)
 	__attribute__((noreturn));
-static void run(struct model_run *run, const struct model_info *info, size_t n_findings)
+static void run(const struct config *config, struct model_run *run, const struct model_info *info, size_t n_findings)
 {
 	size_t n_square = info->image_size * info->image_size;
 	size_t n_maps = n_findings * info->map_side * info->map_side;
 	uint8_t *square = xcalloc(1, n_square);
 	float *maps = xcalloc(n_maps, sizeof(*maps));
+	uint16_t *values = xcalloc(info->tokens * info->dim, sizeof(*values));
 	int fds[IPC_FDS_MAX];
 
 	for (;;) {
@@ -114,12 +139,14 @@ static void run(struct model_run *run, const struct model_info *info, size_t n_f
 			r = check_logits(answer.scored.logit, n_findings);
 		if (r == 0)
 			r = write_full(fds[1], maps, n_maps * sizeof(*maps));
+		answer.scored.microseconds = (uint32_t)(now_us() - start);
+		if (r == 0 && n_fds == 3)
+			answer.scored.kept = keep(config, run, info, &m.score, values, fds[2]) == 0;
 		while (n_fds > 0)
 			(void)close(fds[--n_fds]);
 		failpoint("infer.scored");
 		answer.scored.result = r;
 		answer.scored.n = (uint32_t)n_findings;
-		answer.scored.microseconds = (uint32_t)(now_us() - start);
 		if (ipc_send(IPC_FD, &answer, NULL, 0) < 0)
 			_exit(0);
 	}
@@ -146,6 +173,9 @@ int main(int argc, char **argv)
 	if (model_info(model)->map_side > IPC_MAP_SIDE_MAX)
 		fatal(FATAL_CONFIG, "%s: attention maps of %zu x %zu fields, at most %d are taken", config->model,
 		      model_info(model)->map_side, model_info(model)->map_side, IPC_MAP_SIDE_MAX);
+	if (model_info(model)->tokens > EMBEDDING_ROWS_MAX || model_info(model)->dim > EMBEDDING_COLUMNS_MAX)
+		fatal(FATAL_CONFIG, "%s: embeddings of %zu x %zu numbers, at most %d x %d are kept", config->model,
+		      model_info(model)->tokens, model_info(model)->dim, EMBEDDING_ROWS_MAX, EMBEDDING_COLUMNS_MAX);
 	set_prompts(model, list);
 	if (model_run_new(model, &scratch, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
@@ -162,5 +192,5 @@ int main(int argc, char **argv)
 	if (sandbox_limit(0, 0, INFER_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
 	introduce(model_info(model), list);
-	run(scratch, model_info(model), list->n);
+	run(config, scratch, model_info(model), list->n);
 }

@@ -87,7 +87,7 @@ static bool check_model(const union ipc_message *m)
 
 static bool check_scored(const union ipc_message *m)
 {
-	return m->scored.result <= 0 && m->scored.n <= FINDINGS_MAX;
+	return m->scored.result <= 0 && m->scored.n <= FINDINGS_MAX && m->scored.kept <= 1;
 }
 
 static bool check_chose(const union ipc_message *m)
@@ -188,7 +188,7 @@ static const struct {
 	[IPC_ANSWER] = { "ANSWER", FROM(IPC_KEEPER), sizeof(struct ipc_status), 0, 0, NULL },
 	[IPC_DECODE] = { "DECODE", FROM(IPC_KEEPER), sizeof(struct ipc_decode), 2, 2, check_decode },
 	[IPC_COMPOSE] = { "COMPOSE", FROM(IPC_KEEPER), sizeof(struct ipc_compose), 4, IPC_FDS_MAX, check_compose },
-	[IPC_SCORE] = { "SCORE", FROM(IPC_KEEPER), sizeof(struct ipc_plain), 2, 2, NULL },
+	[IPC_SCORE] = { "SCORE", FROM(IPC_KEEPER), sizeof(struct ipc_score), 2, 3, NULL },
 	[IPC_DELIVER] = { "DELIVER", FROM(IPC_KEEPER), sizeof(struct ipc_deliver), 1, IPC_CLASSES_MAX, check_deliver },
 	[IPC_GO] = { "GO", FROM(IPC_KEEPER), sizeof(struct ipc_go), 0, 0, NULL },
 	[IPC_NOTICE] = { "NOTICE", FROM(IPC_KEEPER), sizeof(struct ipc_notice), 0, 0, check_notice },

@@ -69,9 +69,16 @@ struct ipc_listening { /* + the sockets that it has opened itself, those for TLS
 	int64_t certificate_ends, ca_ends, crl_ends; /* wall ms; 0: none */
 };
 
-/* SCORE: + square (read), attention maps (write: float [findings][map_side][map_side], memory file) */
-struct ipc_plain { /* CREATE, READY, SCORE */
+struct ipc_plain { /* CREATE, READY */
 	struct ipc_header h;
+};
+
+/* + square (read), attention maps (write: float [findings][map_side][map_side], memory file) and, where the embedding is
+ * kept, the file that it goes to (write) */
+struct ipc_score {
+	struct ipc_header h;
+	uint64_t object;             /* what the embedding says that it was made of: the object's file */
+	uint8_t digest[DIGEST_SIZE]; /* and data set */
 };
 
 struct ipc_admit {
@@ -197,7 +204,8 @@ struct ipc_scored {
 	struct ipc_header h;
 	int32_t result;
 	uint32_t n;
-	uint32_t microseconds, zero;
+	uint32_t microseconds;
+	uint32_t kept; /* 1: the embedding is in its file, synced */
 	float logit[FINDINGS_MAX];
 };
 
@@ -260,6 +268,7 @@ struct ipc_told {
 union ipc_message {
 	struct ipc_header h;
 	struct ipc_plain plain;
+	struct ipc_score score;
 	struct ipc_listening listening;
 	struct ipc_admit admit;
 	struct ipc_channel channel;

@@ -76,6 +76,7 @@ struct job {
 	struct instance in;        /* as claimed */
 	int square;                /* memory file, sealed once decoded; -1 */
 	int maps;                  /* memory file of attention maps, when JOB_SCORE; -1 */
+	uint64_t embedding;        /* in incoming/: where its embedding is written, when JOB_SCORE; 0: nowhere */
 	size_t worker;             /* of k->infer, when JOB_SCORE */
 	int64_t deadline;          /* boot ms */
 	int64_t since;             /* figures_now() when the decoder got it */

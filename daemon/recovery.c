@@ -29,6 +29,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include "store/embedding.h"
+
 #include "daemon/keeper.h"
 #include "daemon/notify.h"
 
@@ -190,6 +192,88 @@ static void reconcile(struct keeper *k, bool reports)
 	else if (orphans > 0)
 		adopt_or_set_aside(k, &rec);
 	k->lost_objects += rec.lost;
+	free(rec.files.id);
+	free(rec.named);
+}
+
+/* ---- embeddings --------------------------------------------------------------------------------------------- */
+
+#define PAGE 64
+
+/* Rows name files, or none. */
+static void named_embeddings(struct keeper *k, struct reconcile *rec)
+{
+	struct instance *page = xcalloc(PAGE, sizeof(*page));
+	int64_t after = 0;
+	uint64_t *found;
+	size_t n = 0, i;
+
+	do {
+		keeper_must(k, store_list_embeddings(k->store, after, INT64_MIN, INT64_MAX, page, PAGE, &n), "list embeddings");
+		for (i = 0; i < n; i++) {
+			after = page[i].id;
+			found = rec->files.n == 0 ? NULL : bsearch(&page[i].embedding, rec->files.id, rec->files.n,
+								   sizeof(*rec->files.id), by_id);
+			if (found != NULL)
+				rec->named[found - rec->files.id] = true;
+			else
+				rec->lost++;
+			if (found == NULL)
+				keeper_must(k, store_forget_embedding(k->store, page[i].id), "forget an embedding");
+		}
+	} while (n == PAGE);
+	free(page);
+}
+
+/* To the row that it was made for, by what its head says. */
+static bool adopt_embedding(struct keeper *k, uint64_t id)
+{
+	CLEANUP(close) int fd = spool_read(k->spool, SPOOL_EMBEDDINGS, id);
+	struct instance of = { .id = 0 };
+	struct embedding e;
+	int r;
+
+	if (fd < 0 || embedding_read_head(fd, &e) < 0 || e.object > INT64_MAX)
+		return false;
+	of.file = e.object;
+	memcpy(of.digest, e.digest, DIGEST_SIZE);
+	memcpy(of.weights, e.weights, DIGEST_SIZE);
+	(void)str_copy(of.recipe, sizeof(of.recipe), e.recipe); /* same sizes */
+	(void)str_copy(of.precision, sizeof(of.precision), e.precision);
+	r = store_adopt_embedding(k->store, &of, id);
+	if (r < 0 && r != -ENOENT)
+		keeper_must(k, r, "take an embedding");
+	return r == 0;
+}
+
+/* They are worth what they save and no more: one that nobody names goes, one that is missing is not missed. */
+static void reconcile_embeddings(struct keeper *k)
+{
+	struct reconcile rec = { 0 };
+	unsigned adopted = 0, removed = 0;
+	size_t i;
+
+	keeper_must(k, spool_scan(k->spool, SPOOL_EMBEDDINGS, collect, &rec.files, NULL), "scan the embeddings");
+	if (rec.files.n > 0)
+		qsort(rec.files.id, rec.files.n, sizeof(*rec.files.id), by_id);
+	rec.named = xcalloc(rec.files.n, sizeof(*rec.named));
+	keeper_must(k, store_begin(k->store), "begin with embeddings");
+	named_embeddings(k, &rec);
+	for (i = 0; i < rec.files.n; i++) {
+		if (rec.named[i])
+			continue;
+		if (adopt_embedding(k, rec.files.id[i])) {
+			adopted++;
+			continue;
+		}
+		removed++;
+		keeper_must(k, spool_remove(k->spool, SPOOL_EMBEDDINGS, rec.files.id[i]), "remove an embedding");
+	}
+	keeper_sync(k);
+	keeper_must(k, store_commit(k->store), "commit embeddings");
+	if (adopted + removed + rec.lost > 0)
+		log_warning("recovery: %u embeddings without a row found theirs, %u of nobody removed, %u rows had lost theirs",
+			    adopted, removed, rec.lost);
 	free(rec.files.id);
 	free(rec.named);
 }
@@ -399,6 +483,7 @@ void recovery_run(struct keeper *k)
 	reconcile(k, false);
 	facts_recover(k); /* objects first; then a report that they name has a row */
 	reconcile(k, true);
+	reconcile_embeddings(k); /* last: it goes by what the rows have become */
 	keeper_sync(k);
 	log_info("recovered in %lld ms: %u claims taken back%s", (long long)(clock_boot_ms() - started), claims,
 		 clean ? "" : ", after an unclean end");

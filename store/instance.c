@@ -16,13 +16,14 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+#include "store/spool.h"
 #include "store/store-private.h"
 
 #define SELECT_INSTANCE                                                                            \
 	"SELECT i.id, i.study, i.file, i.sop_class, i.sop_uid, s.study_uid, i.series_uid, i.syntax, "  \
 	"i.calling_ae, i.called_ae, i.peer, i.digest, i.size, i.received, i.revision, i.repeats, "     \
 	"i.state, i.outcome, i.why, i.attempt, i.token, i.lease, i.due, i.patient, i.content, "        \
-	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled, i.kept "                          \
+	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled, i.kept, i.embedding "                          \
 	"FROM instance i JOIN study s ON s.id = i.study "
 
 /* The columns of SELECT_INSTANCE, in its order. */
@@ -61,6 +62,7 @@ static void read_instance(struct query *q, struct instance *in)
 	query_digest(q, in->findings);
 	in->settled = query_int(q);
 	in->kept = query_int(q) != 0;
+	in->embedding = (uint64_t)query_int(q);
 }
 
 static int get_instance(struct store *s, int64_t id, struct instance *ret)
@@ -251,7 +253,7 @@ static int update_settled(struct store *s, const struct instance *in)
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE instance SET state = 2, lease = 0, outcome = ?, why = ?, patient = ?, "
 			    "content = ?, recipe = ?, precision = ?, version = ?, weights = ?, findings = ?, "
-			    "settled = ? WHERE id = ? AND token = ? AND state = 1");
+			    "settled = ?, embedding = ? WHERE id = ? AND token = ? AND state = 1");
 
 	query_bind_int(&q, in->outcome);
 	query_bind_field(&q, in->why);
@@ -263,6 +265,7 @@ static int update_settled(struct store *s, const struct instance *in)
 	query_bind_blob(&q, in->weights, sizeof(in->weights));
 	query_bind_blob(&q, in->findings, sizeof(in->findings));
 	query_bind_int(&q, in->settled);
+	query_bind_int(&q, (int64_t)in->embedding);
 	query_bind_int(&q, in->id);
 	query_bind_int(&q, in->token);
 	return query_run_one(&q);
@@ -393,7 +396,7 @@ static int update_requeued(struct store *s, int64_t id)
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE instance SET state = 0, outcome = 0, why = '', attempt = 0, due = 0, "
 			    "patient = NULL, content = NULL, recipe = NULL, precision = NULL, version = NULL, "
-			    "weights = NULL, findings = NULL, settled = NULL WHERE id = ?");
+			    "weights = NULL, findings = NULL, settled = NULL, embedding = 0 WHERE id = ?");
 
 	query_bind_int(&q, id);
 	return query_run_one(&q);
@@ -404,6 +407,8 @@ static int requeue(struct store *s, const struct instance *in, int64_t settle_at
 	int r;
 
 	r = delete_scores(s, in->id);
+	if (r >= 0 && in->embedding != 0)
+		r = doom_file(s, SPOOL_EMBEDDINGS, in->embedding);
 	if (r >= 0)
 		r = update_requeued(s, in->id);
 	if (r >= 0)
@@ -478,6 +483,84 @@ int store_adopt_file(struct store *s, int64_t id, uint64_t file, int64_t now)
 	if (r >= 0)
 		r = touch_study_of(s, id, now);
 	return change_end(s, r);
+}
+
+/* ---- embeddings ------------------------------------------------------------------------------- */
+
+int store_list_embeddings(struct store *s, int64_t after, int64_t since, int64_t until, struct instance *ret, size_t max,
+			  size_t *ret_n)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, SELECT_INSTANCE "WHERE i.id > ? AND i.embedding <> 0 AND i.outcome = 1 AND i.received >= ? AND "
+			 "i.received < ? ORDER BY i.id LIMIT ?");
+	size_t n = 0;
+	int r;
+
+	query_bind_int(&q, after);
+	query_bind_int(&q, since);
+	query_bind_int(&q, until);
+	query_bind_int(&q, (int64_t)max);
+	while ((r = query_step(&q)) > 0)
+		read_instance(&q, &ret[n++]);
+	if (r < 0)
+		return r;
+	*ret_n = n;
+	return 0;
+}
+
+int store_count_embeddings(struct store *s, int64_t since, int64_t until, uint64_t *ret)
+{
+	CLEANUP(query) struct query q = query_on(s, "SELECT count(*) FROM instance WHERE embedding <> 0 AND outcome = 1 AND "
+						    "received >= ? AND received < ?");
+	int64_t n = 0;
+	int r;
+
+	query_bind_int(&q, since);
+	query_bind_int(&q, until);
+	r = query_value(&q, &n);
+	if (r < 0)
+		return r;
+	*ret = (uint64_t)n;
+	return 0;
+}
+
+static int adopt_embedding(struct store *s, const struct instance *of, uint64_t file)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "UPDATE instance SET embedding = ? WHERE file = ? AND digest = ? AND weights = ? AND recipe = ? AND "
+			    "precision = ? AND outcome = 1 AND embedding = 0");
+	int r;
+
+	query_bind_int(&q, (int64_t)file);
+	query_bind_int(&q, (int64_t)of->file);
+	query_bind_blob(&q, of->digest, sizeof(of->digest));
+	query_bind_blob(&q, of->weights, sizeof(of->weights));
+	query_bind_field(&q, of->recipe);
+	query_bind_field(&q, of->precision);
+	r = query_run_one(&q);
+	return r == -ESTALE ? store_refuse(s, -ENOENT, "no such object") : r;
+}
+
+int store_adopt_embedding(struct store *s, const struct instance *of, uint64_t file)
+{
+	int r = change_begin(s);
+
+	return r < 0 ? r : change_end(s, adopt_embedding(s, of, file));
+}
+
+static int forget_embedding(struct store *s, int64_t instance)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE instance SET embedding = 0 WHERE id = ?");
+
+	query_bind_int(&q, instance);
+	return query_run(&q);
+}
+
+int store_forget_embedding(struct store *s, int64_t instance)
+{
+	int r = change_begin(s);
+
+	return r < 0 ? r : change_end(s, forget_embedding(s, instance));
 }
 
 int instance_clamp(struct store *s, int64_t latest)

@@ -62,7 +62,7 @@ int store_forget_doomed(struct store *s, const struct doomed *d)
 
 struct row {
 	int64_t id;
-	uint64_t file, facts;
+	uint64_t file, facts, embedding;
 };
 
 static int list_rows(struct query *q, struct row *ret, size_t *ret_n)
@@ -121,11 +121,19 @@ static int expire_files(struct store *s, int64_t study, size_t max, size_t *ret_
 static int list_instances(struct store *s, int64_t study, size_t max, struct row *ret, size_t *ret_n)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "SELECT id, iif(kept, file, 0) FROM instance WHERE study = ? LIMIT ?");
+		query_on(s, "SELECT id, iif(kept, file, 0), embedding FROM instance WHERE study = ? LIMIT ?");
+	size_t n = 0;
+	int r;
 
 	query_bind_int(&q, study);
 	query_bind_int(&q, (int64_t)at_most(max));
-	return list_rows(&q, ret, ret_n);
+	while ((r = query_step(&q)) > 0) {
+		ret[n].id = query_int(&q);
+		ret[n].file = (uint64_t)query_int(&q);
+		ret[n++].embedding = (uint64_t)query_int(&q);
+	}
+	*ret_n = n;
+	return r;
 }
 
 static int remove_instances(struct store *s, int64_t study, size_t max, size_t *ret_n)
@@ -138,6 +146,8 @@ static int remove_instances(struct store *s, int64_t study, size_t max, size_t *
 	for (i = 0; r >= 0 && i < n; i++) {
 		if (row[i].file != 0)
 			r = doom_file(s, SPOOL_OBJECTS, row[i].file);
+		if (r >= 0 && row[i].embedding != 0)
+			r = doom_file(s, SPOOL_EMBEDDINGS, row[i].embedding);
 		if (r >= 0)
 			r = run_with(s, "DELETE FROM score WHERE instance = ?", row[i].id);
 		if (r >= 0)

@@ -58,6 +58,11 @@ CREATE INDEX delivery_waiting ON delivery (destination, id) WHERE state <> 2;
 -- The rows of other tables that decide it are counted in the study's own, by triggers, so that the
 -- question "whose turn is it" is one seek among 10^6 studies.
 
+-- The spool file that keeps what the network made of this object (store/embedding.h), for findings lists to come;
+-- 0: none.  Unlike other files it may be missing or torn: then the object is not scored again, and that is all.
+ALTER TABLE instance ADD COLUMN embedding INTEGER NOT NULL DEFAULT 0 CHECK (embedding >= 0);
+CREATE INDEX instance_embedding ON instance (id) WHERE embedding <> 0;
+
 ALTER TABLE instance ADD COLUMN kept INTEGER NOT NULL DEFAULT 1 CHECK (kept IN (0, 1));
 
 ALTER TABLE study ADD COLUMN files INTEGER NOT NULL DEFAULT 0 CHECK (files >= 0);

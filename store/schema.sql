@@ -16,7 +16,7 @@
 --   (no row) --add--> READY             its file is durable in objects/; the peer gets 0000H after this commit
 --   (no row) --add--> ASIDE             the same, for a class that we keep but never analyse
 --   READY    --claim--> CLAIMED         attempt + 1, token + 1: committed before the worker sees the image
---   CLAIMED  --settle--> SETTLED        outcome, facts and scores in one transaction
+--   CLAIMED  --settle--> SETTLED        outcome, facts, scores and the name of its embedding in one transaction
 --   CLAIMED  --retry--> READY           due later; a clean interruption takes its attempt back
 --   CLAIMED  --quarantine--> QUARANTINED   the third attempt failed; outcome FAILED
 --   CLAIMED  --recover--> READY         after a restart; from the third attempt on it waits at first (a suspect
@@ -89,6 +89,8 @@
 --   The file of a row that goes (or of kept = 0) is put into `doomed` by the same transaction; after its commit the
 --   file is unlinked and the directory fsynced, and only with that the row in `doomed` goes.  So the row goes first,
 --   and a file that a crash left over is known by name: the start finishes what was begun.
+--   An instance's embedding (its network features, kept if asked for) stays when its file expires, and goes with its row, or
+--   when it is requeued.
 --   study.files, undelivered and failed count what decides; study.quiet is when something last happened to it.
 --   said keeps the time of every report for ever, so that the same inputs, sent again after their study is
 --   forgotten, make the same bytes under the same UID.

@@ -1,4 +1,4 @@
-/* spool.c: files by number in four boxes.
+/* spool.c: files by number in six boxes.
  *
  * Job: give out new files, rename them from box to box, delete them, list them, and make all of
  * that durable when spool_sync() is called.
@@ -44,6 +44,7 @@ static const struct {
 	[SPOOL_REPORTS] = { "reports", true },
 	[SPOOL_QUARANTINE] = { "quarantine", false },
 	[SPOOL_FACTS] = { "facts", true },
+	[SPOOL_EMBEDDINGS] = { "embeddings", true },
 };
 
 struct spool {

@@ -1,9 +1,10 @@
-/* spool.h: files by number, in five boxes, durable when spool_sync() has said so.
+/* spool.h: files by number, in six boxes, durable when spool_sync() has said so.
  *
  *	STATE/spool/incoming/ID          being written by a receiver or by an image worker
  *	STATE/spool/objects/XX/ID        whole DICOM files, named by a row (XX = first two digits of ID)
  *	STATE/spool/reports/XX/ID        what we made, named by a row
  *	STATE/spool/facts/XX/ID          what explains a report without the database, named by its row
+ *	STATE/spool/embeddings/XX/ID     what the network made of an object (embedding.h), named by its row
  *	STATE/spool/quarantine/ID        objects that recovery found without a row, kept for a person
  *
  * ID is 16 lower-case hex digits of a random 63-bit number: a name never contains a peer's bytes.
@@ -24,7 +25,7 @@
 
 #include "base/err.h"
 
-enum spool_box { SPOOL_INCOMING, SPOOL_OBJECTS, SPOOL_REPORTS, SPOOL_QUARANTINE, SPOOL_FACTS, SPOOL_BOX_COUNT };
+enum spool_box { SPOOL_INCOMING, SPOOL_OBJECTS, SPOOL_REPORTS, SPOOL_QUARANTINE, SPOOL_FACTS, SPOOL_EMBEDDINGS, SPOOL_BOX_COUNT };
 
 struct spool;
 

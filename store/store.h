@@ -92,6 +92,7 @@ struct instance {
 	unsigned revision;        /* 1, or more for other bytes under the same SOP Instance UID */
 	unsigned repeats;         /* how often the same bytes came again */
 	bool kept;                /* its file is there; false: it has expired */
+	uint64_t embedding;       /* spool id in SPOOL_EMBEDDINGS, 0: none; the file may be missing or torn all the same */
 	enum instance_state state;
 	enum instance_outcome outcome;
 	char why[STORE_WHY_MAX];  /* reason of the outcome, or of the last failed attempt */
@@ -127,7 +128,8 @@ int store_adopt_file(struct store *s, int64_t id, uint64_t file, int64_t now);
 /* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
 int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct instance *ret);
 
-/* Ends a claim with an outcome; copies outcome, why, patient .. settled from `in` (id and token identify the claim). */
+/* Ends a claim with an outcome; copies outcome, why, embedding, patient .. settled from `in` (id and token identify the
+ * claim). */
 int store_settle_instance(struct store *s, const struct instance *in, const struct score *scores, size_t n);
 /* Ends a claim without an outcome: READY again at `due`; `uncount` takes the attempt back (a clean interruption is not poison). */
 int store_retry_instance(struct store *s, const struct instance *in, int64_t due, const char *why, bool uncount);
@@ -148,6 +150,15 @@ struct score_map {          /* where attention went for one finding, see schema-
 /* To a score that store_settle_instance() wrote; belongs into the same transaction.  -ENOENT: no such score. */
 int store_add_map(struct store *s, int64_t instance, const struct score_map *map);
 int store_instance_maps(struct store *s, int64_t instance, struct score_map *ret, size_t max, size_t *ret_n);
+
+/* Scored instances whose embedding is kept, with id > after and since <= received < until, by id. */
+int store_list_embeddings(struct store *s, int64_t after, int64_t since, int64_t until, struct instance *ret, size_t max,
+			  size_t *ret_n);
+int store_count_embeddings(struct store *s, int64_t since, int64_t until, uint64_t *ret); /* how many those are */
+/* For the start: a file without a row goes to the scored instance that has no embedding and that it was made of, by what
+ * made that one's scores; -ENOENT.  And a row whose file is gone names none. */
+int store_adopt_embedding(struct store *s, const struct instance *of, uint64_t file);
+int store_forget_embedding(struct store *s, int64_t instance);
 
 /* ---- studies -------------------------------------------------------------------------------- */
 

@@ -56,7 +56,7 @@ done
 
 "$builddir/carzeroctl" --help | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p' | sort -u >"$work/words.txt"
 complete "commands of carzeroctl" "$srcdir/man/carzeroctl.8"
-{ options "$builddir/carzeroctl"; options "$builddir/carzeroctl" fetch; } | sort -u >"$work/words.txt"
+{ options "$builddir/carzeroctl"; options "$builddir/carzeroctl" fetch; options "$builddir/carzeroctl" rescore; } | sort -u >"$work/words.txt"
 complete "options of carzeroctl" "$srcdir/man/carzeroctl.8"
 options "$builddir/carzerod" | sort -u >"$work/words.txt"
 complete "options of carzerod" "$srcdir/man/carzerod.8"

@@ -93,6 +93,8 @@ static void dump_values(FILE *f, const struct config *c)
 	fprintf(f, "storage.min_free=%llu ballast=%llu unsafe=%d retention images=%lld failed=%lld reports=%lld\n",
 		(unsigned long long)c->min_free_bytes, (unsigned long long)c->ballast_bytes, c->unsafe_storage, (long long)c->retention_images_ms,
 		(long long)c->retention_failed_ms, (long long)c->retention_reports_ms);
+	if (c->keep_embeddings)
+		fprintf(f, "storage.keep_embeddings\n");
 	fprintf(f, "report=%s|%s|%s|%s|%u|%s\n", c->manufacturer, c->institution, c->station, c->series_description,
 		c->series_number, c->report_regions == REGIONS_IMAGE ? "regions" : "no regions");
 	fprintf(f, "log_level=%d\n", c->log_level);

@@ -91,6 +91,9 @@ static void test_check(void)
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), 0, "the longest SCORED");
 	m.scored.n++;
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), -EPROTO, "one score too many");
+	m.scored.n = 1;
+	m.scored.kept = 2;
+	is_int(ipc_check(IPC_INFER, &m, sizeof(m.scored), 0), -EPROTO, "an embedding that is neither kept nor not");
 	ipc_begin(&m, IPC_MODEL, 0);
 	m.model.side = 256;
 	m.model.crop = 224;
@@ -102,7 +105,10 @@ static void test_check(void)
 	m.model.crop = 257;
 	is_int(ipc_check(IPC_INFER, &m, sizeof(m.model), 0), -EPROTO, "a crop beyond the square");
 	ipc_begin(&m, IPC_SCORE, 1);
-	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.plain), 1), -EPROTO, "SCORE without a file for the maps");
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.score), 1), -EPROTO, "SCORE without a file for the maps");
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.score), 2), 0, "with one");
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.score), 3), 0, "and with one for the embedding");
+	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.score), 4), -EPROTO, "but no more");
 	good_compose(&m);
 	is_int(ipc_check(IPC_KEEPER, &m, sizeof(m.compose), 5), 0, "a whole COMPOSE");
 	m.compose.n_images = IPC_IMAGES_MAX + 1;
