@@ -212,15 +212,13 @@ static void touch_study(struct keeper *k, struct association *a, int64_t study)
 }
 
 /* Such an end helps somebody who asks why nothing came; a port scan or an echo does not. */
-static bool worth_telling(struct keeper *k, const struct association *a)
+static bool worth_telling(const struct association *a)
 {
 	const struct ipc_ended *d = &a->end;
 
 	if (!a->told || d->stored > 0 || (d->end == SCP_CLOSED && d->calling_ae[0] == '\0'))
 		return false;
-	if (d->end == SCP_RELEASED && d->refused == 0 && strstr(d->contexts, "refused") == NULL)
-		return false;
-	return few_refusals(k);
+	return d->end != SCP_RELEASED || d->refused > 0 || strstr(d->contexts, "refused") != NULL;
 }
 
 static void describe_end(const struct association *a, char ret[STORE_EVENT_MAX])
@@ -253,7 +251,7 @@ static void record_end(struct keeper *k, const struct association *a)
 	describe_end(a, text);
 	for (i = 0; i < a->n_study; i++)
 		keeper_event(k, a->study[i], EVENT_ASSOCIATION, "%s", text);
-	if (a->n_study == 0 && worth_telling(k, a))
+	if (a->n_study == 0 && worth_telling(a) && few_refusals(k))
 		keeper_event(k, 0, EVENT_NODE, "%s", text);
 }
 
@@ -334,6 +332,7 @@ void intake_receive(struct keeper *k, struct association *a)
 		keeper_must(k, store_begin(k->store), "begin");
 		commitment_told(k, &m.committed, m.committed.calling_ae);
 		keeper_must(k, store_commit(k->store), "commit what an archive told");
+		k->stirred = true;
 		send_status(a, IPC_ANSWER, m.h.token, STATUS_SUCCESS, NULL);
 		return;
 	}
@@ -460,8 +459,10 @@ static int keep_object(struct keeper *k, struct association *a)
 	}
 	log_debug("stored object=%lld study=%lld from=%s size=%llu%s", (long long)in.id,
 		  (long long)in.study, a->host, (unsigned long long)o->size, duplicate ? " again" : "");
-	if (in.state == INSTANCE_READY)
+	if (in.state == INSTANCE_READY) {
 		touch_study(k, a, in.study);
+		k->stirred = true;
+	}
 	return 0;
 }
 
@@ -511,6 +512,7 @@ void intake_commit(struct keeper *k)
 		fatal(FATAL_IO, "objects not kept: %s (%s); nothing acknowledged, restart recovers", strerror(-r),
 		      store_error(k->store));
 	if (r < 0) {
+		k->stirred = true;
 		disk_full(k, "keep what was received");
 		log_error("objects not kept: %s (%s); answered A700", strerror(-r), store_error(k->store));
 		store_rollback(k->store);
@@ -532,6 +534,31 @@ void intake_commit(struct keeper *k)
 		a->file = 0;
 	}
 	failpoint("intake.answered");
+}
+
+bool intake_open(struct keeper *k)
+{
+	const struct ipc_channel *reject;
+
+	return closed_because(k, &reject) == NULL && association_slot(k) != NULL;
+}
+
+bool intake_end_quietly(struct keeper *k)
+{
+	bool all = true;
+	size_t i;
+
+	for (i = 0; i < k->config->limits.associations; i++) {
+		struct association *a = &k->association[i];
+
+		if (a->sock < 0 || !a->ended)
+			continue;
+		if (a->n_study == 0 && a->file == 0 && !worth_telling(a))
+			end_association(k, a);
+		else
+			all = false;
+	}
+	return all;
 }
 
 void intake_ends(struct keeper *k)

@@ -576,6 +576,17 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 	return (int)(next - k->now);
 }
 
+/* Of a brief turn nothing but the figures' next page can have become due earlier. */
+static int time_to_rest(const struct keeper *k)
+{
+	int64_t left = k->wake - clock_boot_ms();
+	int64_t page = figures_next(k);
+
+	if (page != INT64_MAX && page - k->now < left)
+		left = page - k->now;
+	return left > 0 ? (int)left : 0;
+}
+
 static void take_signals(struct keeper *k, int signals)
 {
 	struct signalfd_siginfo info;
@@ -588,16 +599,37 @@ static void take_signals(struct keeper *k, int signals)
 	}
 }
 
-/* Messages first that need no transaction of the turn's own. */
-static void receive_intake(struct keeper *k, const struct turn *t)
+/* The listener asks for an association that may come: the answer promises nothing and leaves no trace in the store, and
+ * somebody waits for it.  False: its message is one for the turn. */
+static bool answer_listener(struct keeper *k, const struct pollfd *p, const struct source *s)
 {
+	if (s->kind != FROM_HELPER || s->helper != &k->receiver || s->helper->sock != p->fd || !intake_open(k))
+		return false;
+	if (!receive_from(k, s->helper, s->role, s->index) && s->helper->pid > 0)
+		(void)kill(s->helper->pid, SIGKILL); /* reaped in this or the next turn */
+	flush_posts(k, true); /* the answer alone: the last turn has sent all of its own */
+	return true;
+}
+
+/* Messages first that need no transaction of the turn's own.  True: there were no others. */
+static bool receive_intake(struct keeper *k, struct turn *t)
+{
+	bool others = false, any = false;
 	size_t i;
 
 	for (i = 0; i < t->n; i++) {
-		if (t->p[i].revents != 0 && t->source[i].kind == FROM_ASSOCIATION)
+		if (t->p[i].revents == 0)
+			continue;
+		any = true;
+		if (t->source[i].kind == FROM_ASSOCIATION)
 			intake_receive(k, &k->association[t->source[i].index]);
+		else if (answer_listener(k, &t->p[i], &t->source[i]))
+			t->p[i].revents = 0;
+		else
+			others = true;
 	}
 	intake_commit(k);
+	return any && !others;
 }
 
 static void receive_helpers(struct keeper *k, const struct turn *t)
@@ -733,17 +765,35 @@ static void retry_parked(struct keeper *k)
 		log_info("%u parked studies are tried again", n);
 }
 
+/* An association came, asked for a file, stored what nobody analyses, or ended without a word: nothing else can have
+ * become due by that, so the store need not be asked a dozen times what there is to do. */
+static bool brief(struct keeper *k, bool intake_only)
+{
+	return intake_end_quietly(k) && intake_only && !k->stirred && k->boot < k->wake && !k->give_back && !k->stopping &&
+	       !reload_due(k);
+}
+
 static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog)
 {
+	bool intake_only;
+
 	watch_all(k, t, signals);
-	if (poll(t->p, t->n, time_to_sleep(k, watchdog)) < 0 && errno != EINTR)
+	if (k->wake == 0) /* the last turn was a whole one */
+		k->wake = clock_boot_ms() + time_to_sleep(k, watchdog);
+	if (poll(t->p, t->n, time_to_rest(k)) < 0 && errno != EINTR)
 		fatal(FATAL_OS, "poll: %s", strerror(errno));
 	k->now = clock_wall_ms();
 	k->boot = clock_boot_ms();
 	take_signals(k, signals);
 	refresh_counts(k);
 	intake_watch_certificates(k);
-	receive_intake(k, t);
+	k->stirred = false;
+	intake_only = receive_intake(k, t);
+	if (brief(k, intake_only)) {
+		figures_publish(k);
+		return;
+	}
+	k->wake = 0;
 
 	k->full = false;
 	k->in_turn = true;

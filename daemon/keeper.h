@@ -202,6 +202,8 @@ struct keeper {
 	bool held;                 /* told that reports wait for a right clock */
 	int64_t now;               /* wall ms of this turn */
 	int64_t boot;              /* boot ms of this turn */
+	int64_t wake;              /* boot ms: when something is due that no message brings */
+	bool stirred;              /* associations brought what the rest of the turn must look at */
 	int64_t clock_gap;         /* wall - boot at the last look: notices a clock that was set */
 	struct store_counts counts; /* refreshed every few seconds */
 	int64_t counts_at;
@@ -251,6 +253,8 @@ void intake_receive(struct keeper *k, struct association *a);
 int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, int64_t received);
 void intake_commit(struct keeper *k); /* one transaction for all that was stored in this turn, then the answers */
 void intake_ends(struct keeper *k); /* inside the turn's transaction */
+bool intake_end_quietly(struct keeper *k); /* those whose end leaves no trace in the store; false: others wait for intake_ends() */
+bool intake_open(struct keeper *k); /* an association may come now */
 void intake_stop(struct keeper *k);
 void intake_watch_certificates(struct keeper *k); /* warns every day from 30 days before one ends */
 /* Of what TLS needs the end that is to be acted on first, wall ms, with its name and whether it is time; 0: TLS is not configured. */
