@@ -103,6 +103,8 @@ struct listener {
 	struct silent silent[SILENT_MAX]; /* the oldest first */
 	size_t n_silent;
 	struct pollfd *poll; /* [LISTENING_MAX + 2 + SILENT_MAX + max_children] */
+	struct child **polled; /* [max_children] whose leashes stand at the end of `poll` */
+	size_t n_polled;
 	unsigned turned_away;
 	int64_t told; /* boot ms */
 	uint64_t question; /* token of the last ADMIT */
@@ -800,8 +802,13 @@ static int wait_for_something(struct listener *l, int signals)
 	watch(l, &n, IPC_FD, 0); /* only its end is of interest here */
 	for (i = 0; i < l->n_silent; i++)
 		watch(l, &n, l->silent[i].fd, POLLIN);
-	for (i = 0; i < l->max_children; i++)
-		watch(l, &n, l->child[i].pid != 0 ? l->child[i].leash : -1, l->child[i].asked ? 0 : POLLIN);
+	l->n_polled = 0;
+	for (i = 0; i < l->max_children; i++) {
+		if (l->child[i].pid == 0)
+			continue;
+		l->polled[l->n_polled++] = &l->child[i];
+		watch(l, &n, l->child[i].leash, l->child[i].asked ? 0 : POLLIN);
+	}
 	r = poll(l->poll, n, limit);
 	if (r < 0 && errno != EINTR)
 		fatal(FATAL_OS, "poll: %s", strerror(errno));
@@ -853,9 +860,9 @@ static void run(struct listener *l)
 			continue;
 		if (l->poll[l->n_sock + 1].revents != 0)
 			_exit(0); /* the keeper stops or died; children see their own channels end */
-		for (i = 0; i < l->max_children; i++) {
+		for (i = 0; i < l->n_polled; i++) {
 			if ((leashes[i].revents & POLLIN) != 0)
-				answer_child(l, &l->child[i]);
+				answer_child(l, l->polled[i]);
 		}
 		take_signals(l, signals);
 		reap(l);
@@ -910,6 +917,7 @@ int main(int argc, char **argv)
 	l.config = config;
 	l.max_children = config->limits.associations + CHILD_EXTRA;
 	l.child = xcalloc(l.max_children, sizeof(*l.child));
+	l.polled = xcalloc(l.max_children, sizeof(*l.polled));
 	l.poll = xcalloc(LISTENING_MAX + 2 + SILENT_MAX + l.max_children, sizeof(*l.poll));
 	listener_open(&l, false, IPC_FD + 1, (unsigned)inherited);
 	listener_open(&l, true, IPC_FD + 1 + (int)inherited, (unsigned)inherited_tls);
