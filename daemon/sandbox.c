@@ -214,6 +214,8 @@ static int allow_role(scmp_filter_ctx filter, enum sandbox_role role)
 		r = allow_children(filter);
 	if (r == 0 && role == SANDBOX_LISTENER)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(accept4), 0);
+	if (r == 0 && (role == SANDBOX_LISTENER || role == SANDBOX_ASSOCIATION)) /* a child's filter comes on top of its parent's */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sync_file_range), 0);
 	if (r == 0 && role == SANDBOX_LISTENER)
 		r = allow_reading(filter);
 	if (r == 0 && role == SANDBOX_SEND)

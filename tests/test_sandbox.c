@@ -351,6 +351,7 @@ static void test_every_call(enum sandbox_role role, const char *name)
 		    (on_network(role) && listed(i, for_network, ARRAY_SIZE(for_network))) ||
 		    (starts_processes(role) && listed(i, for_parents, ARRAY_SIZE(for_parents))) ||
 		    (role == SANDBOX_INFER && (i == SYS_set_robust_list || i == SYS_rseq || i == SYS_mbind)) ||
+		    ((role == SANDBOX_LISTENER || role == SANDBOX_ASSOCIATION) && i == SYS_sync_file_range) ||
 		    (role == SANDBOX_LISTENER && i == SYS_accept4) || (role == SANDBOX_SEND && (i == SYS_connect || i == SYS_dup3)))
 			continue;
 		tried++;
