@@ -88,6 +88,8 @@ static int make_walls(const struct helper *h, const char *path, int *ret, struct
 		r = landlock_path(set, path, LANDLOCK_PROGRAM, e);
 	for (i = 0; r == 0 && i < HELPER_READS_MAX && reach->reads[i] != NULL; i++)
 		r = landlock_folder_of(set, reach->reads[i], e);
+	if (r == 0 && reach->cache != NULL)
+		r = landlock_path(set, reach->cache, LANDLOCK_CACHE, e);
 	for (i = 0; r == 0 && i < HELPER_PORTS_MAX && reach->binds[i] != 0; i++)
 		r = landlock_port(set, false, reach->binds[i], e);
 	for (i = 0; r == 0 && i < HELPER_PORTS_MAX && reach->connects[i] != 0; i++)

@@ -24,6 +24,7 @@
 struct helper_reach {
 	bool limited;                        /* false: all that the keeper can */
 	const char *reads[HELPER_READS_MAX]; /* the folders in which these lie, NULL at the end */
+	const char *cache;                   /* a folder in which it makes files of its own; NULL: none */
 	uint16_t binds[HELPER_PORTS_MAX], connects[HELPER_PORTS_MAX]; /* TCP ports, 0 at the end */
 };
 

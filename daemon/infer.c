@@ -2,7 +2,8 @@
  *
  * It opens the bundle and the findings list, encodes the prompts once, scores a blank square so that
  * every buffer and thread exists, locks itself down, and then only reads squares and writes
- * numbers.  It never sees DICOM, a name, the network or a folder; the keeper kills it when a
+ * numbers.  What it packs and encodes at the start lies in the cache folder that its last argument names,
+ * where the next one finds it and all workers share its pages; without one it does everything itself.  It never sees DICOM, a name, the network or a folder; the keeper kills it when a
  * deadline passes.
  */
 #include <errno.h>
@@ -152,8 +153,19 @@ static void run(const struct config *config, struct model_run *run, const struct
 	}
 }
 
+/* The argument of the keeper that started us, whose state_dir need not be the one of a configuration on trial. */
+static struct model_use use_of(const struct config *c, int argc, char **argv)
+{
+	return (struct model_use){
+		.precision = c->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32,
+		.cache = optind < argc ? argv[optind] : NULL,
+		.spare = c->min_free_bytes + c->min_free_bytes / 32 + c->ballast_bytes, /* the upper of disk.c's two marks */
+	};
+}
+
 int main(int argc, char **argv)
 {
+	struct model_use use;
 	struct config *config;
 	struct findings *list;
 	struct model *model;
@@ -166,9 +178,9 @@ int main(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	kernels_set_threads(config->threads);
+	use = use_of(config, argc, argv);
 	if (findings_load(config->findings, &list, NULL, NULL, &e) < 0 ||
-	    model_open(config->model, &model, &e) < 0 ||
-	    model_prepare(model, config->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32, &e) < 0)
+	    model_open(config->model, &use, &model, &e) < 0)
 		fatal(FATAL_CONFIG, "%s", e.text);
 	if (model_info(model)->map_side > IPC_MAP_SIDE_MAX)
 		fatal(FATAL_CONFIG, "%s: attention maps of %zu x %zu fields, at most %d are taken", config->model,
@@ -185,8 +197,8 @@ int main(int argc, char **argv)
 		fatal(FATAL_SOFTWARE, "the model does not run");
 	if (check_logits(logits, list->n) < 0)
 		fatal(FATAL_CONFIG, "%s: a blank square gives a logit that is no number: wrong weights", config->model);
-	log_info("scoring core=\"%s\" precision=%s threads=%u fallbacks=%lu", kernels_core(),
-		 precision_name(config->precision), config->threads, kernels_fallbacks());
+	log_info("scoring core=\"%s\" precision=%s threads=%u fallbacks=%lu cache=\"%s\"", kernels_core(),
+		 precision_name(config->precision), config->threads, kernels_fallbacks(), model_cache_note(model));
 	free(blank);
 	free(logits);
 	if (sandbox_limit(0, 0, INFER_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_INFER, &e) < 0)

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -180,10 +181,20 @@ void keeper_helpers(struct keeper *k)
 	set_helper(k, &k->image);
 	k->image.reach.reads[1] = FONT_CACHE;
 	set_helper(k, &k->export);
-	for (i = 0; i < k->config->workers; i++) {
-		set_helper(k, &k->infer[i]);
-		k->infer[i].reach.reads[1] = k->config->model;
+}
+
+/* Its folder is made here, so that it may be removed at any time; without it every worker computes for itself. */
+int keeper_start_infer(struct keeper *k, struct helper *h, const char *model, struct err *e)
+{
+	set_helper(k, h);
+	if (snprintf(k->cache, sizeof(k->cache), "%s/cache", k->config->state_dir) < (int)sizeof(k->cache)) {
+		(void)mkdir(k->cache, 0700); /* it is there, or its user says why not */
+		h->argv[2] = "--";
+		h->argv[3] = k->cache;
+		h->reach.cache = k->cache;
 	}
+	h->reach.reads[1] = model;
+	return helper_start(h, NULL, 0, k->boot, e);
 }
 
 static void init_helpers(struct keeper *k)
@@ -235,6 +246,18 @@ static void start_helper(struct keeper *k, struct helper *h, const int *fds, siz
 	}
 }
 
+static void start_worker(struct keeper *k, struct helper *h)
+{
+	struct err e;
+
+	if (!helper_may_start(h, k->boot))
+		return;
+	if (keeper_start_infer(k, h, k->config->model, &e) < 0) {
+		log_error("%s; tried again", e.text);
+		helper_ended(h, k->boot);
+	}
+}
+
 static void start_helpers(struct keeper *k)
 {
 	int fds[2];
@@ -244,7 +267,7 @@ static void start_helpers(struct keeper *k)
 		return;
 	start_helper(k, &k->image, NULL, 0);
 	for (i = 0; i < k->config->workers; i++)
-		start_helper(k, &k->infer[i], NULL, 0);
+		start_worker(k, &k->infer[i]);
 	start_helper(k, &k->receiver, k->listen_fd, k->n_listen_fds);
 	if (figures_export(k, fds) > 0)
 		start_helper(k, &k->export, fds, ARRAY_SIZE(fds));

@@ -171,6 +171,7 @@ struct keeper {
 	char n_sockets[8], n_tls_sockets[8]; /* how many of both, for a successor's command line */
 
 	char running[4200];        /* what helpers read: STATE/running/carzerod.yaml */
+	char cache[4200];          /* STATE/cache: what carzerod-infer keeps of its start; may be empty */
 	bool draining;             /* an operator lets nobody in and everything out */
 	bool reload_wanted;
 	struct reload *reload;     /* under way; NULL */
@@ -238,6 +239,8 @@ void keeper_event(struct keeper *k, int64_t study, enum event_kind kind, const c
 	__attribute__((format(printf, 4, 5)));
 /* Lets a helper read certificates, keys and revocation lists. */
 void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach);
+/* Starts an inference process, a worker or one on trial, on the configuration in `running`. */
+int keeper_start_infer(struct keeper *k, struct helper *h, const char *model, struct err *e);
 /* Command lines and walls of the helpers, by the present configuration. */
 void keeper_helpers(struct keeper *k);
 void keeper_model(struct keeper *k, const struct ipc_model *m); /* this is the model now */

@@ -22,6 +22,7 @@ enum landlock_right {
 	LANDLOCK_READ,    /* files and folders beneath */
 	LANDLOCK_PROGRAM, /* read and execute */
 	LANDLOCK_DEVICE,  /* read and write a device that exists */
+	LANDLOCK_CACHE,   /* make, read, write, rename and remove files beneath; no folders */
 	LANDLOCK_OWN,     /* everything that one does to files of one's own, sockets included */
 };
 

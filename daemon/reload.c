@@ -186,11 +186,8 @@ static int start_trial(struct keeper *k, struct err *e)
 	int result;
 
 	helper_init(&k->trial, "carzerod-infer");
-	k->trial.argv[0] = "-c";
-	k->trial.argv[1] = k->config_path;
 	use_running(k, "running.new");
-	k->trial.reach = (struct helper_reach){ .limited = true, .reads = { k->running, r->config->model } };
-	result = helper_start(&k->trial, NULL, 0, k->boot, e);
+	result = keeper_start_infer(k, &k->trial, r->config->model, e);
 	use_running(k, "running");
 	return result;
 }

@@ -470,9 +470,10 @@ static void open_files(struct rescore *r, const char *csv)
 
 static void open_model(struct rescore *r, const char *folder, struct model **ret)
 {
+	static const struct model_use use = { .embeddings = true };
 	struct err e;
 
-	if (model_open(folder, ret, &e) < 0 || model_prepare_embeddings(*ret, &e) < 0)
+	if (model_open(folder, &use, ret, &e) < 0)
 		stop(2, "%s", e.text);
 	r->info = model_info(*ret);
 	set_prompts(*ret, r->list);

@@ -178,7 +178,7 @@ int tool_info(int argc, char **argv)
 		}
 	if (argc - optind != 1)
 		return tool_usage(argv[0], "give one bundle directory");
-	if (model_open(argv[optind], &model, &e) < 0)
+	if (model_open(argv[optind], NULL, &model, &e) < 0)
 		return tool_failed(argv[0], "%s", e.text);
 	if (json)
 		print_info_json(argv[optind], model_info(model));

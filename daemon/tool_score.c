@@ -198,6 +198,7 @@ static int score_file(struct score_job *j, const char *path)
 
 static int open_model(struct score_job *j)
 {
+	const struct model_use use = { .precision = j->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32 };
 	const struct model_info *info;
 	struct err e;
 	size_t i;
@@ -211,8 +212,7 @@ static int open_model(struct score_job *j)
 			j->prompts[i] = j->findings->finding[i].prompt;
 	}
 	kernels_set_threads(j->threads);
-	if (model_open(j->dir, &j->model, &e) < 0 ||
-	    model_prepare(j->model, j->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32, &e) < 0)
+	if (model_open(j->dir, &use, &j->model, &e) < 0)
 		return tool_failed(j->verb, "%s", e.text);
 	info = model_info(j->model);
 	if (info->domain != MODEL_CLINICAL)

@@ -242,15 +242,14 @@ static int score(struct verify *v, const struct recorded *want, struct err *e)
 
 static int open_model(struct verify *v, struct err *e)
 {
+	static const struct model_use use = { .precision = MODEL_F32 };
 	const struct model_info *info;
 	const char *prompts[FINDINGS];
 	size_t i;
 	int r;
 
 	kernels_set_threads(v->threads);
-	r = model_open(v->dir, &v->model, e);
-	if (r == 0)
-		r = model_prepare(v->model, MODEL_F32, e);
+	r = model_open(v->dir, &use, &v->model, e);
 	if (r < 0)
 		return r;
 	info = model_info(v->model);

@@ -125,18 +125,32 @@ int fusion_bind(struct fusion *fusion, const struct dims *dims, struct weights *
 	return bind_head(fusion, w, e);
 }
 
-int fusion_pack(struct fusion *fusion, struct kernels_pool *pool)
+static int pack_layer(struct fusion_layer *l, size_t n, size_t d, struct pool *pool)
 {
-	size_t n = 2 * FUSION_CHUNK;
+	struct layer *const layers[] = { &l->q, &l->out, &l->up, &l->down };
+	const float **const norms[] = { &l->norm2_w, &l->norm2_b, &l->norm3_w, &l->norm3_b };
+
+	for (size_t j = 0; j < ARRAY_SIZE(layers); j++) {
+		int r = layer_pack(layers[j], n, KERNELS_F32, pool);
+
+		if (r < 0)
+			return r;
+	}
+	for (size_t j = 0; j < ARRAY_SIZE(norms); j++)
+		if (!pool_keep(pool, norms[j], d))
+			return -ENOMEM;
+	return pool_keep(pool, &l->in_w, 3 * d * d) && pool_keep(pool, &l->in_b, 3 * d) ? 0 : -ENOMEM;
+}
+
+int fusion_pack(struct fusion *fusion, struct pool *pool)
+{
+	size_t n = 2 * FUSION_CHUNK, d = fusion->dims->dim;
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < fusion->dims->fusion_depth; i++) {
-		struct fusion_layer *l = &fusion->layers[i];
-		struct layer *const layers[] = { &l->q, &l->out, &l->up, &l->down };
-
-		for (size_t j = 0; r == 0 && j < ARRAY_SIZE(layers); j++)
-			r = layer_pack(layers[j], n, KERNELS_F32, pool);
-	}
+	if (!pool_keep(pool, &fusion->norm_w, d) || !pool_keep(pool, &fusion->norm_b, d))
+		return -ENOMEM;
+	for (size_t i = 0; r == 0 && i < fusion->dims->fusion_depth; i++)
+		r = pack_layer(&fusion->layers[i], n, d, pool);
 	for (size_t j = 0; r == 0 && j < FUSION_HEAD_LINEARS; j++)
 		r = layer_pack(&fusion->head[j], n, KERNELS_F32, pool);
 	return r;

@@ -57,8 +57,8 @@ struct fusion_scratch {
 };
 
 int fusion_bind(struct fusion *fusion, const struct dims *dims, struct weights *w, struct err *e);
-/* Packs the layers for pictures, in float32 (kernels.h); `pool` must outlive the struct. */
-int fusion_pack(struct fusion *fusion, struct kernels_pool *pool);
+/* As vit_pack(), in float32; `pool` must outlive the struct. */
+int fusion_pack(struct fusion *fusion, struct pool *pool);
 void fusion_release(struct fusion *fusion); /* also of a zeroed or half-bound one */
 
 int fusion_scratch_init(struct fusion_scratch *s, const struct dims *dims);

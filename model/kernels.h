@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "model/pool.h"
+
 enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN, KERNELS_AVX2 };
 enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
 
@@ -44,16 +46,18 @@ const char *kernels_core(void);
 /* Whether layers of this precision can be packed here: bf16 needs oneDNN and a CPU with bf16. */
 bool kernels_can(enum kernels_precision precision);
 
+/* Whether layer_pack() copies at all here, and the number of threads, on which an order may depend. */
+bool kernels_pack(void);
+unsigned kernels_threads(void);
+/* All code that results may come from, for digests: the choice, the libraries and what they chose. */
+const char *kernels_identity(void);
+
 /* How many times so far oneDNN was asked and could not: 0 on a healthy machine. */
 unsigned long kernels_fallbacks(void);
 
 /* ---- layers: y = x * transpose(w) + b, and what follows it ---- */
 
-struct kernels_pool; /* memory of packed weights, freed together */
 struct kernels_packed;
-
-struct kernels_pool *kernels_pool_new(void);
-void kernels_pool_free(struct kernels_pool *pool); /* NULL allowed; after the layers' release */
 
 struct layer {
 	const float *w; /* [out, in] */
@@ -75,9 +79,10 @@ enum layer_end {
 struct layer layer_of(const float *w, /* [out, in] */
 		      const float *b, /* [out] or NULL */
 		      size_t in, size_t out);
-/* Copies w in the order that suits n rows at a time.  float32 that oneDNN cannot do stays unpacked and
- * is no error; -ENOTSUP when another precision cannot be had, -ENOMEM. */
-int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct kernels_pool *pool);
+/* Copies w in the order that suits n rows at a time, and b, into a new pool, or takes both from a filled one;
+ * the pool must outlive the layer.  float32 that oneDNN cannot do stays unpacked and is no error; -ENOTSUP
+ * when another precision cannot be had, -ENOMEM. */
+int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct pool *pool);
 void layer_release(struct layer *l); /* also of a zeroed one */
 
 void layer_run(const struct layer *l, const void *x, /* [n, in] rows of the precision */

@@ -190,16 +190,16 @@ struct kernels_panels {
 	const float *b; /* [parts(out, 16), 16], zero where there is none */
 };
 
-struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct kernels_pool *pool)
+struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool)
 {
 	size_t panels = parts(l->out, COLUMNS);
-	float *w = kernels_pool_take(pool, panels * COLUMNS * l->in * sizeof(float));
-	float *b = kernels_pool_take(pool, panels * COLUMNS * sizeof(float));
+	float *w = pool_take(pool, panels * COLUMNS * l->in * sizeof(float), COLUMNS);
+	float *b = pool_take(pool, panels * COLUMNS * sizeof(float), COLUMNS);
 	struct kernels_panels *ret;
 
 	if (w == NULL || b == NULL || scratch(parts(n, ROWS) * ROWS * l->in) == NULL)
 		return NULL;
-	for (size_t o = 0; o < panels * COLUMNS; o++) {
+	for (size_t o = 0; o < panels * COLUMNS && !pool_filled(pool); o++) {
 		float *to = w + o / COLUMNS * COLUMNS * l->in + o % COLUMNS; /* [in] at a distance of 16 */
 
 		b[o] = o < l->out && l->b != NULL ? l->b[o] : 0;

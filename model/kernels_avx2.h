@@ -14,7 +14,7 @@ bool avx2_here(void); /* AVX2 and FMA */
 bool avx2_best(void); /* and nothing wider, for which the libraries are the better choice */
 
 /* The copy of a layer's weights in the order of the code; NULL: no memory. */
-struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct kernels_pool *pool);
+struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool);
 void avx2_panels_free(struct kernels_panels *p); /* NULL allowed */
 /* false: no memory, nothing is done. */
 bool avx2_layer(const struct layer *l, const float *x, float *y, size_t n, enum layer_end end);
@@ -33,7 +33,7 @@ static inline bool avx2_best(void)
 	return false;
 }
 
-static inline struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct kernels_pool *pool)
+static inline struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool)
 {
 	(void)l, (void)n, (void)pool;
 	return NULL;

@@ -37,6 +37,7 @@
 static bool chosen; /* by kernels_set_backend() */
 static enum kernels_backend choice;
 static unsigned long fallbacks;
+static unsigned threads; /* 0: the libraries' own choice */
 
 /* Counts a no of what is not OpenBLAS. */
 static bool done(bool yes)
@@ -96,6 +97,7 @@ int kernels_set_backend(enum kernels_backend backend)
 
 void kernels_set_threads(unsigned n)
 {
+	threads = n;
 	openblas_set_num_threads(n > INT_MAX ? INT_MAX : (int)n);
 	onednn_set_threads(n);
 }
@@ -122,17 +124,26 @@ unsigned long kernels_fallbacks(void)
 	return fallbacks;
 }
 
-#ifndef WITH_ONEDNN
-struct kernels_pool *kernels_pool_new(void)
+bool kernels_pack(void)
 {
-	return xcalloc(1, sizeof(struct kernels_pool)); /* nothing is ever packed */
+	return use_onednn();
 }
 
-void kernels_pool_free(struct kernels_pool *pool)
+unsigned kernels_threads(void)
 {
-	free(pool);
+	return threads;
 }
-#endif
+
+const char *kernels_identity(void)
+{
+	static char text[512];
+	char core[64];
+
+	(void)snprintf(core, sizeof(core), "%s", kernels_core());
+	(void)snprintf(text, sizeof(text), "%s; %s; %s %s", core, onednn_core(), openblas_get_config(),
+		       openblas_get_corename());
+	return text;
+}
 
 /* f(arg, from, to) on all of 0 .. n: rows that do not know of each other. */
 static void each(size_t n, void (*f)(void *arg, size_t from, size_t to), void *arg)
@@ -437,7 +448,7 @@ struct layer layer_of(const float *w, const float *b, size_t in, size_t out)
 	return (struct layer){ .w = w, .b = b, .in = in, .out = out };
 }
 
-int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct kernels_pool *pool)
+int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, struct pool *pool)
 {
 	if (!kernels_can(precision))
 		return -ENOTSUP;
@@ -446,6 +457,8 @@ int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, stru
 		l->panels = avx2_pack(l, n, pool);
 		return l->panels != NULL ? 0 : -ENOMEM;
 	}
+	if (use_onednn() && l->b != NULL && !pool_keep(pool, &l->b, l->out))
+		return -ENOMEM;
 	if (use_onednn())
 		l->packed = onednn_pack(l, n, precision, pool);
 	if (use_onednn() && !done(l->packed != NULL) && precision != KERNELS_F32)

@@ -4,8 +4,8 @@
  * for, and kept until the process ends; layers of one shape share it.  So a picture that is scored
  * before a sandbox closes has made all code that later pictures need: none is made afterwards.
  *
- * Weights are copied once into the blocked order that the primitive wants, one pool for a model, on huge
- * pages where the kernel grants them: a picture streams through all of it.
+ * Weights are copied once into the blocked order that the primitive wants, one pool for a model; or taken
+ * from a pool that an earlier process filled, whose blocks' tags name that order.
  *
  * oneDNN's threads are those of OpenMP.  onednn_each() borrows them for the loops between products, in
  * fixed parts, so results do not depend on who is faster.
@@ -16,17 +16,12 @@
 #include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/mman.h>
 
 #include <oneapi/dnnl/dnnl.h>
 
 #include "base/mem.h"
 
 #include "model/kernels_onednn.h"
-
-#define CHUNK ((size_t)32 << 20) /* of a pool */
-#define HUGE_PAGE ((size_t)2 << 20)
-#define ALIGNMENT ((size_t)64) /* a cache line, a vector */
 
 /* ---- what differs between 2.x and 3.x ---- */
 
@@ -66,6 +61,33 @@ static void md_release(md_own *md)
 #else
 	(void)md; /* a plain struct */
 #endif
+}
+
+/* A number for the order in which a matrix lies: equal orders, equal numbers. */
+static uint64_t md_order(md_in md)
+{
+	uint64_t ret = 1;
+	int n_inner = 0;
+
+#if DNNL_VERSION_MAJOR >= 3
+	const dnnl_dim_t *strides = NULL, *inner = NULL, *which = NULL;
+
+	if (dnnl_memory_desc_query(md, dnnl_query_inner_nblks_s32, &n_inner) != dnnl_success ||
+	    dnnl_memory_desc_query(md, dnnl_query_strides, &strides) != dnnl_success ||
+	    dnnl_memory_desc_query(md, dnnl_query_inner_blks, &inner) != dnnl_success ||
+	    dnnl_memory_desc_query(md, dnnl_query_inner_idxs, &which) != dnnl_success)
+		return 0;
+#else
+	const dnnl_dim_t *strides = md->format_desc.blocking.strides;
+	const dnnl_dim_t *inner = md->format_desc.blocking.inner_blks, *which = md->format_desc.blocking.inner_idxs;
+
+	n_inner = md->format_desc.blocking.inner_nblks;
+#endif
+	for (int i = 0; i < 2; i++) /* of a matrix */
+		ret = ret * 1000003 + (uint64_t)strides[i];
+	for (int i = 0; i < n_inner; i++)
+		ret = (ret * 1000003 + (uint64_t)inner[i]) * 1000003 + (uint64_t)which[i];
+	return ret;
 }
 
 static bool matmul_describe(dnnl_primitive_desc_t *ret, md_in a, md_in b, md_in bias, md_in c,
@@ -170,59 +192,6 @@ bool onednn_matmul(bool transpose, float alpha, const float *a, size_t lda, cons
 {
 	return dnnl_sgemm('N', transpose ? 'T' : 'N', (dnnl_dim_t)n, (dnnl_dim_t)m, (dnnl_dim_t)k, alpha, a,
 			  (dnnl_dim_t)lda, b, (dnnl_dim_t)ldb, beta, c, (dnnl_dim_t)ldc) == dnnl_success;
-}
-
-/* ---- memory of packed weights ---- */
-
-struct chunk {
-	struct chunk *next;
-	uint8_t *memory; /* [size] */
-	size_t used, size;
-};
-
-struct kernels_pool {
-	struct chunk *chunks; /* the newest first */
-};
-
-struct kernels_pool *kernels_pool_new(void)
-{
-	return xcalloc(1, sizeof(struct kernels_pool));
-}
-
-void kernels_pool_free(struct kernels_pool *pool)
-{
-	struct chunk *c;
-
-	if (pool == NULL)
-		return;
-	while ((c = pool->chunks) != NULL) {
-		pool->chunks = c->next;
-		free(c->memory);
-		free(c);
-	}
-	free(pool);
-}
-
-void *kernels_pool_take(struct kernels_pool *pool, size_t n)
-{
-	struct chunk *c = pool->chunks;
-	void *ret;
-
-	n = (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; /* bounded by the limits of manifest.h */
-	if (c == NULL || c->size - c->used < n) {
-		size_t size = n > CHUNK ? (n + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : CHUNK;
-		uint8_t *memory = aligned_alloc(HUGE_PAGE, size);
-
-		if (memory == NULL)
-			return NULL;
-		(void)madvise(memory, size, MADV_HUGEPAGE); /* a wish; small pages work as well */
-		c = xcalloc(1, sizeof(*c));
-		*c = (struct chunk){ .next = pool->chunks, .memory = memory, .size = size };
-		pool->chunks = c;
-	}
-	ret = c->memory + c->used;
-	c->used += n;
-	return ret;
 }
 
 /* ---- primitives ---- */
@@ -348,7 +317,7 @@ static bool reorder(const struct layer *l, dnnl_memory_t to)
 }
 
 struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels_precision precision,
-				   struct kernels_pool *pool)
+				   struct pool *pool)
 {
 	struct product *p = ready() ? product_of(l, n, precision, LAYER_PLAIN, NULL) : NULL;
 	struct kernels_packed *packed;
@@ -360,11 +329,11 @@ struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels
 	if (p == NULL)
 		return NULL;
 	w = dnnl_primitive_desc_query_md(p->pd, dnnl_query_weights_md, 0);
-	memory = kernels_pool_take(pool, dnnl_memory_desc_get_size(w));
+	memory = pool_take(pool, dnnl_memory_desc_get_size(w), md_order(w));
 	if (memory == NULL)
 		return NULL;
 	packed = xcalloc(1, sizeof(*packed));
-	if (!memory_at(&packed->w, w, memory) || !reorder(l, packed->w)) {
+	if (!memory_at(&packed->w, w, memory) || (!pool_filled(pool) && !reorder(l, packed->w))) {
 		onednn_packed_free(packed);
 		return NULL;
 	}

@@ -25,11 +25,8 @@ bool onednn_matmul(bool transpose, float alpha, const float *a, size_t lda, /* [
 		   float beta, float *c, size_t ldc,			     /* [n, m] */
 		   size_t n, size_t m, size_t k);
 
-/* n bytes from a cache line on, or NULL. */
-void *kernels_pool_take(struct kernels_pool *pool, size_t n);
-
 struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels_precision precision,
-				   struct kernels_pool *pool);
+				   struct pool *pool);
 void onednn_packed_free(struct kernels_packed *p);
 bool onednn_layer(const struct layer *l, const void *x, void *y, size_t n, enum layer_end end);
 
@@ -42,10 +39,6 @@ bool onednn_scores(struct kernels_packed_attention *a, const void *q, const void
 bool onednn_mix(struct kernels_packed_attention *a, const void *shares, const void *v, void *out);
 
 #else
-
-struct kernels_pool {
-	char nothing;
-};
 
 static inline bool onednn_has(enum kernels_precision precision)
 {
@@ -77,7 +70,7 @@ static inline bool onednn_matmul(bool transpose, float alpha, const float *a, si
 }
 
 static inline struct kernels_packed *onednn_pack(const struct layer *l, size_t n,
-						 enum kernels_precision precision, struct kernels_pool *pool)
+						 enum kernels_precision precision, struct pool *pool)
 {
 	(void)l, (void)n, (void)precision, (void)pool;
 	return NULL;

@@ -7,6 +7,7 @@
 #include "base/str.h"
 
 #include "model/bundle.h"
+#include "model/cache.h"
 #include "model/half.h"
 #include "model/kernels.h"
 #include "model/model.h"
@@ -14,6 +15,9 @@
 
 struct model {
 	struct bundle *bundle;
+	struct cache *cache; /* NULL: none */
+	struct err note;     /* what it gave */
+	bool prepared, embeddings; /* to score; embeddings alone */
 	struct model_info info;
 	struct fusion_text text; /* n = 0 until prompts are set */
 };
@@ -52,30 +56,37 @@ static void describe(const struct bundle *b, struct model_info *info)
 	memcpy(info->digest, b->manifest.digest, DIGEST_SIZE);
 }
 
-int model_open(const char *dir, struct model **ret, struct err *e)
+static int prepare(struct model *m, const struct model_use *use, struct err *e)
 {
-	struct bundle *b;
-	struct model *m;
+	struct err note = { "" };
 	int r;
 
-	r = bundle_open(dir, &b, e);
-	if (r < 0)
+	if (use->embeddings)
+		return bundle_pack_fusion(m->bundle, e);
+	if (use->cache != NULL && cache_open(use->cache, use->spare, &m->cache, &note) < 0)
+		(void)err_set(&m->note, 0, "none: %s", note.text);
+	r = bundle_pack(m->bundle, use->precision == MODEL_BF16 ? KERNELS_BF16 : KERNELS_F32, m->cache, &note, e);
+	if (m->cache != NULL)
+		(void)err_set(&m->note, 0, "weights %s", note.text);
+	return r;
+}
+
+int model_open(const char *dir, const struct model_use *use, struct model **ret, struct err *e)
+{
+	struct model *m = xcalloc(1, sizeof(*m));
+	int r = bundle_map(dir, &m->bundle, e);
+
+	if (r == 0)
+		r = use != NULL ? prepare(m, use, e) : bundle_verify(m->bundle, e);
+	if (r < 0) {
+		model_close(m);
 		return r;
-	m = xcalloc(1, sizeof(*m));
-	m->bundle = b;
-	describe(b, &m->info);
+	}
+	m->prepared = use != NULL;
+	m->embeddings = use != NULL && use->embeddings;
+	describe(m->bundle, &m->info);
 	*ret = m;
 	return 0;
-}
-
-int model_prepare(struct model *m, enum model_precision precision, struct err *e)
-{
-	return bundle_pack(m->bundle, precision == MODEL_BF16 ? KERNELS_BF16 : KERNELS_F32, e);
-}
-
-int model_prepare_embeddings(struct model *m, struct err *e)
-{
-	return bundle_pack_fusion(m->bundle, e);
 }
 
 void model_close(struct model *m)
@@ -84,12 +95,18 @@ void model_close(struct model *m)
 		return;
 	fusion_text_release(&m->text);
 	bundle_close(m->bundle);
+	cache_close(m->cache);
 	free(m);
 }
 
 const struct model_info *model_info(const struct model *m)
 {
 	return &m->info;
+}
+
+const char *model_cache_note(const struct model *m)
+{
+	return m->note.text;
 }
 
 /* One prompt as ids and marks, both [word_num]. */
@@ -209,7 +226,7 @@ int model_score(struct model_run *run, const uint8_t *square, float *ret_logits,
 	const struct fusion_text *text = &m->text;
 	unsigned long fallbacks = kernels_fallbacks();
 
-	if (text->n == 0)
+	if (text->n == 0 || !m->prepared || m->embeddings)
 		return -EINVAL;
 	vit_forward(&m->bundle->vit, &run->vit, square);
 	fusion_forward(&m->bundle->fusion, &run->fusion, text, run->vit.x, run->i2t, run->t2i, ret_maps);
@@ -230,7 +247,7 @@ int model_score_embeddings(struct model_run *run, const uint16_t *const *embeddi
 	size_t size = m->info.tokens * m->info.dim, at_once, some;
 	int r;
 
-	if (text->n == 0)
+	if (text->n == 0 || !m->prepared)
 		return -EINVAL;
 	if (run->memory == NULL)
 		run->memory = calloc(MODEL_EMBEDDINGS * size, sizeof(float)); /* the limits of manifest.h keep it in a size_t */

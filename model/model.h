@@ -13,6 +13,7 @@
 #ifndef CARZEROD_MODEL_MODEL_H
 #define CARZEROD_MODEL_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,14 +47,22 @@ struct model_info {
 	uint64_t parameters;
 };
 
-/* Maps the weights; every tensor's name, type, shape and bounds are checked here, the digest too.
- * An error names file, tensor and both shapes. */
-int model_open(const char *dir, struct model **ret, struct err *e);
+struct model_use {
+	enum model_precision precision;
+	bool embeddings;   /* only embeddings are scored: the image tower is not made ready, nothing is cached */
+	const char *cache; /* a folder for what can be computed again (cache.h), or NULL */
+	uint64_t spare;	   /* bytes that the cache leaves free on its disk */
+};
+
+/* Opens the bundle and lays the weights out for scoring as `use` says; NULL: only to be looked at.  Every
+ * tensor's name, type, shape and bounds are checked here, and the digest of what was not taken from the cache.
+ * An error names file, tensor and both shapes.  -ENOTSUP: this CPU or build cannot do the precision; the text
+ * says what would. */
+int model_open(const char *dir, const struct model_use *use, struct model **ret, struct err *e);
 void model_close(struct model *m); /* NULL allowed */
-/* Lays the weights out for fast scoring in this precision; at most once, before model_set_prompts().
- * Without it scores are f32 and slower.  -ENOTSUP: this CPU or build cannot; the text says what would. */
-int model_prepare(struct model *m, enum model_precision precision, struct err *e);
 const struct model_info *model_info(const struct model *m);
+/* What the cache gave, in a few words for a log; "" without one. */
+const char *model_cache_note(const struct model *m);
 
 /* Cleans, tokenises and encodes n prompts and keeps the tables of the text side (about 1 GMAC a
  * prompt at full size, once).  A prompt that cleans to nothing is -EBADMSG with the remedy in the
@@ -68,8 +77,9 @@ void model_run_free(struct model_run *run); /* NULL allowed */
  * ret_logits: [prompts].
  * ret_maps: NULL or [prompts][map_side][map_side], the grounding map of each prompt (carzero 5.2:
  * mean over layers and heads of the i2t attention, class column dropped, not renormalised).
- * -EINVAL before model_set_prompts(), -EDOM when a logit is not a finite number (broken weights), -EIO
- * when the library failed and no other code gives this precision; the results are then undefined. */
+ * -EINVAL before model_set_prompts(), or of a model that was opened for something else; -EDOM when a logit is
+ * not a finite number (broken weights), -EIO when the library failed and no other code gives this
+ * precision; the results are then undefined. */
 int model_score(struct model_run *run, const uint8_t *square, float *ret_logits, float *ret_maps);
 
 /* ---- embeddings: what the findings are asked of, without the picture ----
@@ -81,8 +91,6 @@ int model_score(struct model_run *run, const uint8_t *square, float *ret_logits,
 /* Of the picture that this run scored last.  -ERANGE: a number is too large for the form. */
 int model_embedding(const struct model_run *run, uint16_t *ret);
 
-/* In place of model_prepare(), for a model that only scores embeddings. */
-int model_prepare_embeddings(struct model *m, struct err *e);
 /* embedding[i]: [tokens][dim]; ret_logits: [n][prompts].  Several share each product, so n should be
  * MODEL_EMBEDDINGS or a multiple.  As model_score(), and -ERANGE when an embedding holds what is no number. */
 #define MODEL_EMBEDDINGS 16

@@ -115,9 +115,10 @@ int vit_bind(struct vit *vit, const struct dims *dims, struct weights *w, struct
 	return 0;
 }
 
-static int pack_block(struct vit_block *b, size_t t, enum kernels_precision precision, struct kernels_pool *pool)
+static int pack_block(struct vit_block *b, size_t t, size_t d, enum kernels_precision precision, struct pool *pool)
 {
 	struct layer *const layers[] = { &b->q, &b->k, &b->v, &b->proj, &b->fc1, &b->fc2 };
+	const float **const norms[] = { &b->norm1_w, &b->norm1_b, &b->norm2_w, &b->norm2_b };
 
 	for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
 		int r = layer_pack(layers[i], t, precision, pool);
@@ -125,16 +126,23 @@ static int pack_block(struct vit_block *b, size_t t, enum kernels_precision prec
 		if (r < 0)
 			return r;
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(norms); i++)
+		if (!pool_keep(pool, norms[i], d))
+			return -ENOMEM;
 	return 0;
 }
 
-int vit_pack(struct vit *vit, enum kernels_precision precision, struct kernels_pool *pool)
+int vit_pack(struct vit *vit, enum kernels_precision precision, struct pool *pool)
 {
 	const struct dims *dims = vit->dims;
+	size_t d = dims->dim;
 	int r = layer_pack(&vit->patch, dims->tokens - 1, KERNELS_F32, pool);
 
+	if (r == 0 && (!pool_keep(pool, &vit->cls, d) || !pool_keep(pool, &vit->pos, dims->tokens * d) ||
+		       !pool_keep(pool, &vit->norm_w, d) || !pool_keep(pool, &vit->norm_b, d)))
+		return -ENOMEM;
 	for (size_t i = 0; r == 0 && i < dims->vit_depth; i++)
-		r = pack_block(&vit->blocks[i], dims->tokens, precision, pool);
+		r = pack_block(&vit->blocks[i], dims->tokens, d, precision, pool);
 	if (r < 0)
 		return r;
 	self_attention_release(&vit->attention);

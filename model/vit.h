@@ -44,9 +44,9 @@ struct vit_scratch {
 
 /* `dims` and `w` must outlive the struct. */
 int vit_bind(struct vit *vit, const struct dims *dims, struct weights *w, struct err *e);
-/* Packs every layer (kernels.h); without it the tower runs in float32 on the weights of the file.
- * `pool` must outlive the struct. */
-int vit_pack(struct vit *vit, enum kernels_precision precision, struct kernels_pool *pool);
+/* Packs every layer (kernels.h) and keeps the rest of what a picture needs beside them; without it the
+ * tower runs in float32 on the weights of the file.  `pool` must outlive the struct. */
+int vit_pack(struct vit *vit, enum kernels_precision precision, struct pool *pool);
 void vit_release(struct vit *vit); /* also of a zeroed or half-bound one */
 
 int vit_scratch_init(struct vit_scratch *s, const struct dims *dims);

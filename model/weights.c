@@ -61,6 +61,7 @@ struct weights {
 	struct tensor **by_name; /* [n], the same ones by name */
 	size_t n;
 	uint64_t used;
+	uint64_t stamp[WEIGHTS_STAMP];
 };
 
 static char *shape_text(char *ret, const size_t *shape, size_t rank)
@@ -262,6 +263,7 @@ int weights_open(const char *path, struct weights **ret, struct err *e)
 	CLEANUP(close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	void *map;
+	int r;
 
 	if (fd < 0)
 		return err_set(e, -errno, "%s: %s", path, strerror(errno));
@@ -273,7 +275,15 @@ int weights_open(const char *path, struct weights **ret, struct err *e)
 	if (map == MAP_FAILED)
 		return err_set(e, -errno, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size,
 			       strerror(errno));
-	return weights_start(map, map, (size_t)st.st_size, path, ret, e);
+	r = weights_start(map, map, (size_t)st.st_size, path, ret, e);
+	if (r < 0)
+		return r;
+	memcpy((*ret)->stamp,
+	       (const uint64_t[]){ st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec,
+				   (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_ctim.tv_sec,
+				   (uint64_t)st.st_ctim.tv_nsec },
+	       sizeof((*ret)->stamp));
+	return 0;
 }
 
 void weights_close(struct weights *w)
@@ -298,9 +308,19 @@ void weights_rest(const struct weights *w)
 		(void)madvise(w->map, w->size, MADV_DONTNEED); /* private and never written: nothing is lost */
 }
 
+const char *weights_name(const struct weights *w)
+{
+	return w->name;
+}
+
 void weights_digest(const struct weights *w, uint8_t ret[DIGEST_SIZE])
 {
 	digest_of(w->file, w->size, ret);
+}
+
+void weights_stamp(const struct weights *w, uint64_t ret[WEIGHTS_STAMP])
+{
+	memcpy(ret, w->stamp, sizeof(w->stamp));
 }
 
 static struct tensor *find(const struct weights *w, const char *name)

@@ -39,8 +39,13 @@ void weights_close(struct weights *w); /* NULL allowed */
 /* Gives the memory of a mapped file back to the kernel: what is read again comes from the file. */
 void weights_rest(const struct weights *w);
 
+const char *weights_name(const struct weights *w); /* as it was opened */
 /* SHA-256 of the whole file. */
 void weights_digest(const struct weights *w, uint8_t ret[DIGEST_SIZE]);
+
+#define WEIGHTS_STAMP 6
+/* Which file it was when it was opened: another one, or one that was written to since, has other numbers. */
+void weights_stamp(const struct weights *w, uint64_t ret[WEIGHTS_STAMP]);
 
 bool weights_has(const struct weights *w, const char *name);
 /* Both there, of one type and shape, and equal to the last bit. */

@@ -70,7 +70,7 @@ static void test_layer(const char *who, size_t n, size_t in, size_t out, enum la
 	CLEANUP(free) float *b = xcalloc(out, sizeof(float));
 	CLEANUP(free) float *y = xcalloc(n * out, sizeof(float));
 	CLEANUP(free) void *given = NULL;
-	struct kernels_pool *pool = kernels_pool_new();
+	struct pool *pool = pool_new();
 	struct layer l = layer_of(w, end == LAYER_PLAIN ? NULL : b, in, out);
 	double far = 0, worst = 0;
 
@@ -102,7 +102,7 @@ static void test_layer(const char *who, size_t n, size_t in, size_t out, enum la
 		}
 	ok(worst <= 1, "%s: %zu rows, %zu -> %zu, end %d: max abs difference %.2g", who, n, in, out, (int)end, far);
 	layer_release(&l);
-	kernels_pool_free(pool);
+	pool_free(pool);
 }
 
 static void test_attention(const char *who, size_t n, size_t dim, size_t heads, enum kernels_precision precision)
@@ -172,7 +172,7 @@ static float *tower(const char *dir, const char *who, enum kernels_precision pre
 
 	for (size_t i = 0; i < 256 * 256; i++)
 		square[i] = (uint8_t)(i * (i >> 8) >> 5);
-	if (!ok(bundle_open(dir, &b, &e) == 0 && bundle_pack(b, precision, &e) == 0, "%s: packed %s", who, e.text))
+	if (!ok(bundle_open(dir, &b, &e) == 0 && bundle_pack(b, precision, NULL, NULL, &e) == 0, "%s: packed %s", who, e.text))
 		return NULL;
 	assert(vit_scratch_init(&s, &b->manifest.dims) == 0);
 	*ret_n = b->manifest.dims.tokens * b->manifest.dims.dim;

@@ -136,6 +136,27 @@ static int live_in_own(void)
 	return rmdir(from) < 0 || rmdir(to) < 0 ? -1 : 0;
 }
 
+/* All that a cache does. */
+static int live_in_cache(void)
+{
+	char from[128], to[128];
+	int fd = open_in(own, "new", O_WRONLY | O_CREAT | O_EXCL);
+
+	(void)snprintf(from, sizeof(from), "%s/new", own);
+	(void)snprintf(to, sizeof(to), "%s/kept", own);
+	if (fd < 0 || write(fd, "x", 1) != 1 || close(fd) < 0 || rename(from, to) < 0)
+		return -1;
+	return close_if(open_in(own, "kept", O_RDONLY)) < 0 ? -1 : unlink(to);
+}
+
+static int make_folder(void)
+{
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/folder", own);
+	return mkdir(path, 0700);
+}
+
 static int make_device(void)
 {
 	char path[128];
@@ -255,6 +276,21 @@ static void test_kind(enum landlock_kind kind, const char *name)
 	(void)close(with_port);
 }
 
+static void test_cache(void)
+{
+	struct err e = { "" };
+	int set = -1;
+
+	if (!ok(landlock_new(LANDLOCK_HELPER, &set, &e) == 0 && landlock_system(set, &e) == 0 &&
+		landlock_path(set, own, LANDLOCK_CACHE, &e) == 0, "a set with a cache %s", e.text))
+		return;
+	is_int(behind(set, live_in_cache), 0, "cache: create, write, rename, read, remove");
+	is_int(behind(set, make_folder), EACCES, "cache: no folder is made there");
+	is_int(behind(set, make_device), EACCES, "cache: no device");
+	is_int(behind(set, create_foreign), EACCES, "cache: nothing elsewhere");
+	(void)close(set);
+}
+
 int main(void)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET };
@@ -275,6 +311,7 @@ int main(void)
 	port = ntohs(sa.sin_port);
 	test_kind(LANDLOCK_FILES, "files");
 	test_kind(LANDLOCK_HELPER, "helper");
+	test_cache();
 	test_older_thread();
 	(void)close(listening);
 	(void)rmdir(own);

@@ -404,7 +404,7 @@ static void test_vectors(const char *dir, const char *vectors, const char *promp
 			return (void)ok(false, "tokenise %s", line);
 		mark(texts, b->tokenizer);
 	}
-	ok(bundle_pack(b, KERNELS_F32, &e) == 0, "and packs: %s %s", kernels_core(), e.text);
+	ok(bundle_pack(b, KERNELS_F32, NULL, NULL, &e) == 0, "and packs: %s %s", kernels_core(), e.text);
 	compare_images(&ref, b, texts, squares, images, false);
 	weights_close(ref.vectors);
 	bundle_close(b);
@@ -453,7 +453,7 @@ static struct bundle *import_tiny(const char *golden)
 	q.model_json = file[2];
 	q.out = file[3];
 	if (ok(import_bundle(&q, report, &e) == 0, "the checkpoint is imported %s", e.text))
-		ok(bundle_open(q.out, &b, &e) == 0 && bundle_pack(b, KERNELS_F32, &e) == 0,
+		ok(bundle_open(q.out, &b, &e) == 0 && bundle_pack(b, KERNELS_F32, NULL, NULL, &e) == 0,
 		   "the imported bundle opens %s", e.text);
 	remove_dir(q.out); /* what is mapped stays */
 	return b;
@@ -502,6 +502,8 @@ static void test_golden(void)
 
 /* ---- the public face ---- */
 
+static const struct model_use pictures_use = { .precision = MODEL_F32 }, embeddings_use = { .embeddings = true };
+
 static void test_face(const char *dir)
 {
 	static const char *const prompts[] = { "There is Pneumothorax.", "There is pleural effusion" };
@@ -516,7 +518,7 @@ static void test_face(const char *dir)
 	double sum = 0, far = 0;
 
 	draw(square, 256, 5);
-	if (!ok(model_open(dir, &m, &e) == 0, "model_open %s", e.text) ||
+	if (!ok(model_open(dir, &pictures_use, &m, &e) == 0, "model_open %s", e.text) ||
 	    !ok(model_run_new(m, &run, &e) == 0, "model_run_new"))
 		return;
 	is_str(model_info(m)->family, "untrained-tiny", "family");
@@ -592,10 +594,10 @@ static void test_embeddings(const char *dir)
 	double far = 0;
 	size_t size;
 
-	if (!ok(model_open(dir, &m, &e) == 0 && model_prepare(m, MODEL_F32, &e) == 0 &&
+	if (!ok(model_open(dir, &pictures_use, &m, &e) == 0 &&
 			model_set_prompts(m, prompts, 3, &e) == 0 && model_run_new(m, &run, &e) == 0,
 		"a model for pictures %s", e.text) ||
-	    !ok(model_open(dir, &behind, &e) == 0 && model_prepare_embeddings(behind, &e) == 0 &&
+	    !ok(model_open(dir, &embeddings_use, &behind, &e) == 0 &&
 			model_run_new(behind, &again, &e) == 0,
 		"a model for embeddings %s", e.text))
 		return;

@@ -72,6 +72,7 @@ static void square_of(uint8_t *square, size_t side, size_t i, int argc, char **a
 
 int main(int argc, char **argv)
 {
+	static const struct model_use pictures_use = { .precision = MODEL_F32 }, embeddings_use = { .embeddings = true };
 	struct model_run *run, *again;
 	struct model *m, *behind;
 	size_t n, pictures, rounds, side, size;
@@ -89,8 +90,7 @@ int main(int argc, char **argv)
 	if (kernels_set_backend(strcmp(argv[3], "onednn") == 0 ? KERNELS_ONEDNN : KERNELS_OPENBLAS) < 0)
 		return fail("built without oneDNN");
 	kernels_set_threads((unsigned)strtoul(argv[2], NULL, 10));
-	if (model_open(argv[1], &m, &e) < 0 || model_prepare(m, MODEL_F32, &e) < 0 || model_open(argv[1], &behind, &e) < 0 ||
-	    model_prepare_embeddings(behind, &e) < 0)
+	if (model_open(argv[1], &pictures_use, &m, &e) < 0 || model_open(argv[1], &embeddings_use, &behind, &e) < 0)
 		return fail(e.text);
 	set_prompts(m, n);
 	set_prompts(behind, n);

@@ -5,7 +5,8 @@
  *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16 PROMPTS FILE ...
  *
  * The second form scores raw squares (image_size x image_size bytes) and prints each one's logits with
- * 9 digits instead: for the distance between precisions.  The first line of output, "ready TEXT", says
+ * 9 digits instead: for the distance between precisions.  CARZEROD_CACHE=FOLDER: the packed weights are those of
+ * that cache, as a node's workers have them.  The first line of output, "ready TEXT", says
  * what code runs.  The time is that of model_score(): image tower, fusion and head; the text tables are
  * made before.
  */
@@ -82,6 +83,7 @@ int main(int argc, char **argv)
 {
 	const char *text[MODEL_PROMPTS_MAX];
 	float logits[MODEL_PROMPTS_MAX];
+	struct model_use use = { .cache = getenv("CARZEROD_CACHE") };
 	struct model_run *run;
 	struct model *m;
 	struct err e;
@@ -101,8 +103,8 @@ int main(int argc, char **argv)
 								: KERNELS_OPENBLAS) < 0)
 		return fail("built without it, or not for this CPU");
 	kernels_set_threads((unsigned)strtoul(argv[2], NULL, 10));
-	if (model_open(argv[1], &m, &e) < 0 ||
-	    model_prepare(m, strcmp(argv[4], "bf16") == 0 ? MODEL_BF16 : MODEL_F32, &e) < 0 ||
+	use.precision = strcmp(argv[4], "bf16") == 0 ? MODEL_BF16 : MODEL_F32;
+	if (model_open(argv[1], &use, &m, &e) < 0 ||
 	    model_set_prompts(m, text, n, &e) < 0 || model_run_new(m, &run, &e) < 0)
 		return fail(e.text);
 	side = model_info(m)->image_size;
