@@ -1,9 +1,9 @@
 /* rescore.c: what a kept embedding saves: the same pictures scored from their squares and from fp16, in turns.
  *
- *	rescore BUNDLE THREADS onednn|openblas PROMPTS PICTURES ROUNDS [FILE ...]
+ *	rescore BUNDLE THREADS avx2|onednn|openblas PROMPTS PICTURES ROUNDS [FILE ...]
  *
- * Each FILE is a raw square (image_size x image_size bytes); without one squares are noise.  A line a round: wall ms a
- * picture from pixels and from embeddings (read from memory; reading a file and hashing it is e2e_rescore.sh's affair), and
+ * Each FILE is a raw square (image_size x image_size bytes); without one squares are noise.  A line a round: wall and CPU
+ * ms a picture from pixels and from embeddings (read from memory; reading a file and hashing it is e2e_rescore.sh's affair), and
  * their ratio.  At the end the distance of the logits.
  */
 #include <math.h>
@@ -17,11 +17,11 @@
 #include "model/kernels.h"
 #include "model/model.h"
 
-static double now(void)
+static double now(clockid_t clock)
 {
 	struct timespec t;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	(void)clock_gettime(clock, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -81,14 +81,16 @@ int main(int argc, char **argv)
 
 	kernels_wait_asleep(argv);
 	if (argc < 7)
-		return fail("BUNDLE THREADS onednn|openblas PROMPTS PICTURES ROUNDS [FILE ...]");
+		return fail("BUNDLE THREADS avx2|onednn|openblas PROMPTS PICTURES ROUNDS [FILE ...]");
 	n = strtoul(argv[4], NULL, 10);
 	pictures = strtoul(argv[5], NULL, 10);
 	rounds = strtoul(argv[6], NULL, 10);
 	if (n < 1 || n > 192 || pictures < 1 || pictures > 1000)
 		return fail("1 to 192 prompts, 1 to 1000 pictures");
-	if (kernels_set_backend(strcmp(argv[3], "onednn") == 0 ? KERNELS_ONEDNN : KERNELS_OPENBLAS) < 0)
-		return fail("built without oneDNN");
+	if (kernels_set_backend(strcmp(argv[3], "onednn") == 0 ? KERNELS_ONEDNN
+				: strcmp(argv[3], "avx2") == 0 ? KERNELS_AVX2
+								: KERNELS_OPENBLAS) < 0)
+		return fail("no such kernels here");
 	kernels_set_threads((unsigned)strtoul(argv[2], NULL, 10));
 	if (model_open(argv[1], &pictures_use, &m, &e) < 0 || model_open(argv[1], &embeddings_use, &behind, &e) < 0)
 		return fail(e.text);
@@ -114,15 +116,21 @@ int main(int argc, char **argv)
 	}
 	printf("%s, %zu pictures, %zu prompts, %zu bytes an embedding\n", kernels_core(), pictures, n, size * sizeof(*kept));
 	for (size_t round = 0; round < rounds; round++) {
-		double start = now(), middle;
+		double start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID), pixels, kept_cpu;
 
 		for (size_t i = 0; i < pictures; i++)
 			(void)model_score(run, square + i * side * side, from_pixels + i * n, NULL);
-		middle = now();
+		pixels = now(CLOCK_MONOTONIC) - start;
+		kept_cpu = now(CLOCK_PROCESS_CPUTIME_ID);
+		cpu = kept_cpu - cpu;
+		start = now(CLOCK_MONOTONIC);
 		if (model_score_embeddings(again, embedding, pictures, from_kept) < 0)
 			return fail("embeddings cannot be scored");
-		printf("%.2f ms from pixels, %.3f ms from embeddings: %.1f times\n", (middle - start) * 1e3 / (double)pictures,
-		       (now() - middle) * 1e3 / (double)pictures, (middle - start) / (now() - middle));
+		start = now(CLOCK_MONOTONIC) - start;
+		kept_cpu = now(CLOCK_PROCESS_CPUTIME_ID) - kept_cpu;
+		printf("%.1f ms (CPU %.1f) from pixels, %.2f ms (CPU %.2f) from embeddings: %.1f times (CPU %.1f)\n",
+		       pixels * 1e3 / (double)pictures, cpu * 1e3 / (double)pictures, start * 1e3 / (double)pictures,
+		       kept_cpu * 1e3 / (double)pictures, pixels / start, cpu / kept_cpu);
 		(void)fflush(stdout);
 	}
 	for (size_t i = 0; i < pictures * n; i++) {
