@@ -37,7 +37,7 @@
 static const char any[] = "*", sender[] = "sender";
 
 static const char *const recipe_names[] = { "window", "mimic", NULL };
-static const char *const precision_names[] = { "f32", "bf16", NULL };
+static const char *const precision_names[] = { "f32", "bf16", "int8", NULL };
 static const char *const regions_names[] = { "none", "image", NULL };
 static const char *const gate_names[] = { "tags", "off", NULL };
 static const char *const other_storage_names[] = { "aside", "refuse", NULL };

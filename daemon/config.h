@@ -33,7 +33,7 @@
 enum sr_class { SR_ENHANCED = 0, SR_COMPREHENSIVE = 1, SR_COMPREHENSIVE_3D = 2, SR_CLASS_COUNT = 3 };
 enum result_object { OBJECT_SR = 0, OBJECT_SC = 1, OBJECT_GSPS = 2, OBJECT_PDF = 3, OBJECT_COUNT = 4 };
 enum recipe { RECIPE_WINDOW, RECIPE_MIMIC };
-enum precision { PRECISION_F32, PRECISION_BF16 };
+enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_INT8 };
 /* Where numbers of a report come from: the image, or a region that is all of it (OHIF needs one to show them). */
 enum report_regions { REGIONS_NONE, REGIONS_IMAGE };
 enum gate_policy { GATE_TAGS, GATE_OFF }; /* a content vote gets its own value when it exists */
@@ -166,7 +166,7 @@ size_t config_route(const struct config *c, const char *calling_ae, const struct
 		    size_t max, unsigned *ret_unresolved);
 
 const char *recipe_name(enum recipe r);       /* "window", "mimic" */
-const char *precision_name(enum precision p); /* "f32", "bf16" */
+const char *precision_name(enum precision p); /* "f32", "bf16", "int8" */
 const char *sr_class_name(enum sr_class c);   /* "enhanced", "comprehensive", "comprehensive-3d" */
 const char *sr_class_uid(enum sr_class c);
 const char *object_name(enum result_object o); /* "sr", "sc", "gsps", "pdf" */

@@ -36,6 +36,10 @@
 
 #define INFER_FILES 64
 
+static const enum model_precision model_precision[] = {
+	[PRECISION_F32] = MODEL_F32, [PRECISION_BF16] = MODEL_BF16, [PRECISION_INT8] = MODEL_INT8,
+};
+
 static int64_t now_us(void)
 {
 	struct timespec ts;
@@ -157,7 +161,7 @@ static void run(const struct config *config, struct model_run *run, const struct
 static struct model_use use_of(const struct config *c, int argc, char **argv)
 {
 	return (struct model_use){
-		.precision = c->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32,
+		.precision = model_precision[c->precision],
 		.cache = optind < argc ? argv[optind] : NULL,
 		.spare = c->min_free_bytes + c->min_free_bytes / 32 + c->ballast_bytes, /* the upper of disk.c's two marks */
 	};

@@ -38,8 +38,8 @@ static const char score_help[] =
 	"  --findings FILE   a findings list (findings.yaml)\n"
 	"  --prompt TEXT     instead: a prompt, like 'There is pneumothorax'; may be repeated\n"
 	"  --recipe NAME     pixels of DICOM files: 'window' (default) or 'mimic'\n"
-	"  --precision NAME  the arithmetic: 'f32' (default) or 'bf16', half the time where the CPU\n"
-	"                    has it; its logits differ in the third digit\n"
+	"  --precision NAME  the arithmetic: 'f32' (default), 'bf16' or 'int8', faster where the CPU\n"
+	"                    has it; their logits differ in the third digit\n"
 	"  --threads N       threads of BLAS (default: all processors); the same number gives the\n"
 	"                    same digits\n"
 	"  --map DIR         also writes where the model's attention went: for each image and finding\n"
@@ -198,7 +198,9 @@ static int score_file(struct score_job *j, const char *path)
 
 static int open_model(struct score_job *j)
 {
-	const struct model_use use = { .precision = j->precision == PRECISION_BF16 ? MODEL_BF16 : MODEL_F32 };
+	const struct model_use use = { .precision = j->precision == PRECISION_F32    ? MODEL_F32
+						     : j->precision == PRECISION_BF16 ? MODEL_BF16
+										      : MODEL_INT8 };
 	const struct model_info *info;
 	struct err e;
 	size_t i;
@@ -290,9 +292,11 @@ static int read_options(struct score_job *j, int argc, char **argv)
 			j->recipe = strcmp(optarg, "mimic") == 0 ? RECIPE_MIMIC : RECIPE_WINDOW;
 			break;
 		case 'q':
-			if (strcmp(optarg, "f32") != 0 && strcmp(optarg, "bf16") != 0)
-				return tool_usage(j->verb, "--precision %s: expected f32 or bf16", optarg);
-			j->precision = strcmp(optarg, "bf16") == 0 ? PRECISION_BF16 : PRECISION_F32;
+			for (j->precision = PRECISION_F32; j->precision <= PRECISION_INT8; j->precision++)
+				if (strcmp(optarg, precision_name(j->precision)) == 0)
+					break;
+			if (j->precision > PRECISION_INT8)
+				return tool_usage(j->verb, "--precision %s: expected f32, bf16 or int8", optarg);
 			break;
 		case 't':
 			if (!str_to_u64(optarg, 1, TOOL_THREADS_MAX, &threads))

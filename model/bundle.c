@@ -219,8 +219,10 @@ int bundle_pack(struct bundle *b, enum kernels_precision precision, struct cache
 	int r;
 
 	if (!kernels_can(precision))
-		return err_set(e, -ENOTSUP, "precision bf16 needs a CPU with AVX512_BF16 or AMX and a build with oneDNN; "
-			       "this is %s", kernels_core());
+		return err_set(e, -ENOTSUP, "precision %s and a build with oneDNN; this is %s",
+			       precision == KERNELS_BF16 ? "bf16 needs a CPU with AVX512_BF16 or AMX"
+							 : "int8 needs a CPU with AVX512_VNNI or AVX2",
+			       kernels_core());
 	if (!kernels_pack()) { /* OpenBLAS, on the weights as they lie in the file */
 		(void)err_set(note, 0, "not packed");
 		return bundle_verify(b, e);

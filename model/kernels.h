@@ -1,7 +1,8 @@
 /* kernels.h: all arithmetic of the network.
  *
  * Row-major float32 unless a comment says "rows of the precision": those are float, or bfloat16 (2
- * bytes) where a layer was made ready for KERNELS_BF16.  A weight is stored [out, in] as in the
+ * bytes) where a layer was made ready for KERNELS_BF16.  A layer of KERNELS_INT8 takes and gives float
+ * and has 8 bits inside (kernels_int8.h).  A weight is stored [out, in] as in the
  * checkpoint, so a layer is x times the transpose of w.  A leading dimension (ld...) is the distance
  * between rows in floats and lets one head of several be read in place.  Results do not depend on
  * anything but the arguments, the machine, the backend and the thread count.
@@ -22,7 +23,7 @@
 #include "model/pool.h"
 
 enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN, KERNELS_AVX2 };
-enum kernels_precision { KERNELS_F32, KERNELS_BF16 };
+enum kernels_precision { KERNELS_F32, KERNELS_BF16, KERNELS_INT8 };
 
 /* First thing in a main(): the libraries' threads shall sleep while they wait, not spin.  Spinning gains
  * little on an idle machine and loses a factor of five on a busy one (SPEED.md).  OpenMP reads that from
@@ -43,7 +44,8 @@ void kernels_set_threads(unsigned n);
  * avx512_core_bf16".  Results of two cores may differ in the last bits, and so may their speed. */
 const char *kernels_core(void);
 
-/* Whether layers of this precision can be packed here: bf16 needs oneDNN and a CPU with bf16. */
+/* Whether layers of this precision can be packed here: bf16 needs oneDNN and a CPU with bf16; int8 needs
+ * VNNI and oneDNN, or AVX2 and our own code, which the backend AVX2 takes in any case. */
 bool kernels_can(enum kernels_precision precision);
 
 /* Whether layer_pack() copies at all here, and the number of threads, on which an order may depend. */
@@ -88,6 +90,8 @@ void layer_release(struct layer *l); /* also of a zeroed one */
 void layer_run(const struct layer *l, const void *x, /* [n, in] rows of the precision */
 	       void *y,				     /* [n, out] */
 	       size_t n, enum layer_end end);
+/* Three layers of one shape on the same x: what is done to x first is done once. */
+void layer_run_three(const struct layer *const l[3], const void *x, void *const y[3], size_t n);
 
 /* ---- attention of rows on themselves, all heads at once ---- */
 
@@ -98,7 +102,7 @@ struct self_attention {
 	struct kernels_packed_attention *packed; /* own, or NULL: attention() */
 };
 
-/* As layer_pack(): float32 always succeeds. */
+/* As layer_pack(): float32 always succeeds; there is no int8. */
 int self_attention_init(struct self_attention *a, size_t n, size_t dim, size_t heads,
 			enum kernels_precision precision);
 void self_attention_release(struct self_attention *a); /* also of a zeroed one */

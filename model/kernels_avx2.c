@@ -14,6 +14,9 @@
  * are done on the tile before it is stored.  Attention takes six queries of one head through scores,
  * softmax and mixture; no more than their scores ever exist.
  *
+ * int8 (kernels_int8.h) goes the same way with pairs of words where float has an element: vpmaddwd adds two
+ * exact products into 32 bits, twice the products of an FMA.
+ *
  * Threads take groups (heads) as they come, but a result is computed in one order whoever does it:
  * the same arguments give the same bits with any number of threads.
  */
@@ -30,14 +33,18 @@
 
 #include "base/mem.h"
 
+#include "model/kernels_int8.h"
 #include "model/kernels_math.h"
 #include "model/kernels_onednn.h"
 
 #define ROWS 6	    /* of a tile */
 #define COLUMNS 16  /* of a tile and a panel: two vectors */
 #define DEEP 384    /* of a row and a panel at a time: 9 + 24 KB */
-#define GROUP 4	    /* panels */
+#define GROUP 4	    /* panels; their int8 sums, 50 KB of 198 rows, stay in the second-level cache too */
 #define FETCH 32    /* steps for one line of the next panel: enough for all of it in 33 tiles of 198 rows */
+#define DEEP_PAIRS 384 /* the same of int8, which goes by pairs: 9 + 24 KB */
+#define FETCH_PAIRS 64
+#define PAIRS_ORDER 32 /* of an int8 block in a pool: 16 columns by 2 */
 #define LINE 64	    /* bytes */
 
 #ifdef __clang__
@@ -64,19 +71,19 @@ static size_t parts(size_t n, size_t of)
 
 /* ---- memory that every product uses in turn ---- */
 
-/* At least n floats, or NULL; a product is asked for by one thread, so one of them is enough. */
-static float *scratch(size_t n)
+/* At least n bytes, or NULL; a product is asked for by one thread, so one of them is enough. */
+static void *scratch(size_t n)
 {
-	static float *memory;
+	static void *memory;
 	static size_t size;
 	const size_t huge = (size_t)2 << 20;
 
 	if (n > size) {
-		size_t bytes = parts(n * sizeof(float), huge) * huge;
+		size_t bytes = parts(n, huge) * huge;
 
 		free(memory);
 		memory = aligned_alloc(huge, bytes);
-		size = memory != NULL ? bytes / sizeof(float) : 0;
+		size = memory != NULL ? bytes : 0;
 		if (memory != NULL)
 			(void)madvise(memory, bytes, MADV_HUGEPAGE); /* a wish */
 	}
@@ -85,7 +92,7 @@ static float *scratch(size_t n)
 
 /* ---- rows ---- */
 
-/* Up to six rows as [k, 6]; what is missing is zero. */
+/* Up to six rows as [k, 6]; what is missing is zero.  Four bytes are moved, whatever they mean. */
 AVX2 static void pack_rows(const float *x /* [n, ldx] */, size_t ldx, size_t n, size_t k, float *ret /* [k, 6] */)
 {
 	size_t p = 0;
@@ -110,7 +117,10 @@ AVX2 static void pack_rows(const float *x /* [n, ldx] */, size_t ldx, size_t n, 
 	}
 	for (; p < k; p++, ret += ROWS)
 		for (size_t r = 0; r < ROWS; r++)
-			ret[r] = r < n ? x[r * ldx + p] : 0;
+			if (r < n)
+				memcpy(&ret[r], &x[r * ldx + p], sizeof(*ret));
+			else
+				ret[r] = 0;
 }
 
 /* ---- the tile ---- */
@@ -186,28 +196,302 @@ AVX2 static void gelu_row(__m256 row[2])
 /* ---- layers ---- */
 
 struct kernels_panels {
-	const float *w; /* [parts(out, 16), in, 16] */
-	const float *b; /* [parts(out, 16), 16], zero where there is none */
+	const float *w;	    /* [parts(out, 16), in, 16], or NULL: int8 */
+	const int8_t *q;    /* [parts(out, 16), pairs, 16, 2] with pairs = parts(in, 2) */
+	const float *scale; /* [parts(out, 16), 16] of q */
+	const float *b;	    /* [parts(out, 16), 16], zero where there is none */
 };
 
-struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool)
+static bool pack_f32(const struct layer *l, size_t panels, struct pool *pool, struct kernels_panels *ret)
 {
-	size_t panels = parts(l->out, COLUMNS);
 	float *w = pool_take(pool, panels * COLUMNS * l->in * sizeof(float), COLUMNS);
-	float *b = pool_take(pool, panels * COLUMNS * sizeof(float), COLUMNS);
-	struct kernels_panels *ret;
 
-	if (w == NULL || b == NULL || scratch(parts(n, ROWS) * ROWS * l->in) == NULL)
-		return NULL;
+	if (w == NULL)
+		return false;
 	for (size_t o = 0; o < panels * COLUMNS && !pool_filled(pool); o++) {
 		float *to = w + o / COLUMNS * COLUMNS * l->in + o % COLUMNS; /* [in] at a distance of 16 */
 
-		b[o] = o < l->out && l->b != NULL ? l->b[o] : 0;
 		for (size_t i = 0; i < l->in; i++)
 			to[i * COLUMNS] = o < l->out ? l->w[o * l->in + i] : 0;
 	}
+	ret->w = w;
+	return true;
+}
+
+static bool pack_int8(const struct layer *l, size_t panels, struct pool *pool, struct kernels_panels *ret)
+{
+	size_t pairs = parts(l->in, 2);
+	int8_t *q = pool_take(pool, panels * COLUMNS * pairs * 2, PAIRS_ORDER);
+	float *scale = pool_take(pool, panels * COLUMNS * sizeof(float), PAIRS_ORDER);
+	CLEANUP(free) int8_t *column = xcalloc(l->in, 1);
+
+	if (q == NULL || scale == NULL)
+		return false;
+	if (!pool_filled(pool))
+		memset(q, 0, panels * COLUMNS * pairs * 2);
+	for (size_t o = 0; o < panels * COLUMNS && !pool_filled(pool); o++) {
+		int8_t *to = q + o / COLUMNS * COLUMNS * pairs * 2 + o % COLUMNS * 2;
+
+		scale[o] = o < l->out ? int8_column(l->w + o * l->in, column, l->in) : 0;
+		for (size_t i = 0; o < l->out && i < l->in; i++)
+			to[i / 2 * COLUMNS * 2 + i % 2] = column[i];
+	}
+	ret->q = q;
+	ret->scale = scale;
+	return true;
+}
+
+/* What is outside a tile's sums when it ends. */
+struct tile_end {
+	const float *b;	    /* [16] */
+	float *y;	    /* the tile's first element */
+	size_t ldy, n, columns;
+	enum layer_end end;
+};
+
+/* Row r of a tile, whose bias and residual are in already. */
+AVX2_INLINE void end_row(const struct tile_end *e, size_t r, __m256 row[2])
+{
+	if (e->end == LAYER_GELU)
+		gelu_row(row);
+	if (e->end == LAYER_RELU) {
+		row[0] = _mm256_max_ps(row[0], _mm256_setzero_ps());
+		row[1] = _mm256_max_ps(row[1], _mm256_setzero_ps());
+	}
+	store_row(e->y + r * e->ldy, e->columns, row);
+}
+
+/* One tile of a float layer, k steps of it. */
+AVX2_INLINE void tile_f32(const float *rows, const float *panel, size_t k, bool first, bool last,
+			  const struct tile_end *e, const char *next)
+{
+	struct tile t;
+
+	/* Before the last part y holds sums; a residual was there before. */
+	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
+		__m256 row[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+
+		if ((!first || e->end == LAYER_ADD) && r < e->n)
+			load_row(e->y + r * e->ldy, e->columns, row);
+		t.sum[r][0] = row[0];
+		t.sum[r][1] = row[1];
+	}
+	tile_multiply(&t, rows, panel, k, next);
+	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
+		__m256 row[2] = { t.sum[r][0], t.sum[r][1] };
+
+		if (r >= e->n)
+			continue;
+		if (!last) {
+			store_row(e->y + r * e->ldy, e->columns, row);
+			continue;
+		}
+		row[0] = _mm256_add_ps(row[0], _mm256_loadu_ps(e->b));
+		row[1] = _mm256_add_ps(row[1], _mm256_loadu_ps(e->b + 8));
+		end_row(e, r, row);
+	}
+}
+
+/* One tile of an int8 layer, k pairs of it.  sums: what came of the pairs before, unless first. */
+AVX2_INLINE void tile_int8(const int32_t *rows /* [k, 6] pairs */, const int16_t *panel /* [k, 16, 2] */, size_t k,
+			   __m256i *sums /* [6, 2] */, bool first, bool last, const float *row_scale /* [6] */,
+			   const float *scale /* [16] */, const struct tile_end *e, const char *next)
+{
+	__m256i sum[ROWS][2];
+	size_t p = 0;
+
+	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
+		sum[r][0] = first ? _mm256_setzero_si256() : sums[r * 2];
+		sum[r][1] = first ? _mm256_setzero_si256() : sums[r * 2 + 1];
+	}
+#define STEP(p)                                                                                         \
+	do {                                                                                            \
+		const __m256i *at = (const __m256i *)(const void *)(panel + (p) * COLUMNS * 2);         \
+		__m256i left = _mm256_load_si256(at), right = _mm256_load_si256(at + 1);                \
+		_Pragma("GCC unroll 6") for (int r = 0; r < ROWS; r++)                                  \
+		{                                                                                       \
+			__m256i x = _mm256_set1_epi32(rows[(p) * ROWS + r]);                            \
+			sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(x, left));            \
+			sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(x, right));           \
+		}                                                                                       \
+	} while (0)
+
+	for (; p + FETCH_PAIRS <= k; p += FETCH_PAIRS, next += LINE) {
+		_mm_prefetch(next, _MM_HINT_T1);
+		_Pragma("GCC unroll 4") for (size_t i = 0; i < FETCH_PAIRS; i++)
+			STEP(p + i);
+	}
+	for (; p < k; p++)
+		STEP(p);
+#undef STEP
+	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
+		__m256 row[2], x = _mm256_broadcast_ss(row_scale + r), before[2];
+
+		if (!last) {
+			sums[r * 2] = sum[r][0];
+			sums[r * 2 + 1] = sum[r][1];
+		}
+		if (!last || r >= e->n)
+			continue;
+		for (size_t i = 0; i < 2; i++)
+			row[i] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum[r][i]), x),
+						 _mm256_loadu_ps(scale + 8 * i), _mm256_loadu_ps(e->b + 8 * i));
+		if (e->end == LAYER_ADD) {
+			load_row(e->y + r * e->ldy, e->columns, before);
+			row[0] = _mm256_add_ps(row[0], before[0]);
+			row[1] = _mm256_add_ps(row[1], before[1]);
+		}
+		end_row(e, r, row);
+	}
+}
+
+struct layer_work {
+	const struct layer *const *l; /* [count], all of one shape */
+	float *const *y;	      /* [count] of [n, out] */
+	size_t n, in, out, tiles, panels;
+	enum layer_end end;
+	const float *rows;	/* [tiles, in, 6] */
+	int32_t *pairs;		/* int8 instead: [tiles, parts(in, 2), 6] */
+	float *row_scale;	/* and [tiles, 6] */
+	uint8_t *own;		/* and what each thread needs, */
+	size_t own_bytes;	/* this much */
+	size_t ahead;		/* panels to the next group that a thread probably does */
+};
+
+static struct tile_end tile_end_of(const struct layer_work *t, size_t layer, size_t tile, size_t panel)
+{
+	return (struct tile_end){
+		.b = t->l[layer]->panels->b + panel * COLUMNS,
+		.y = t->y[layer] + tile * ROWS * t->out + panel * COLUMNS,
+		.ldy = t->out,
+		.n = t->n - tile * ROWS < ROWS ? t->n - tile * ROWS : ROWS,
+		.columns = t->out - panel * COLUMNS < COLUMNS ? t->out - panel * COLUMNS : COLUMNS,
+		.end = t->end,
+	};
+}
+
+AVX2 static void group_f32(const struct layer_work *t, size_t layer, size_t from, size_t to)
+{
+	const float *w = t->l[layer]->panels->w;
+	size_t in = t->in;
+
+	for (size_t k = 0; k < in; k += DEEP) {
+		size_t deep = in - k < DEEP ? in - k : DEEP;
+
+		for (size_t j = from; j < to; j++) {
+			size_t then = j + 1 < to ? j + 1 : k + DEEP < in ? from : from + t->ahead;
+			size_t there = j + 1 < to ? k : k + DEEP < in ? k + DEEP : 0;
+			const char *next = (const char *)(w + (then * in + there) * COLUMNS);
+
+			for (size_t i = 0; i < t->tiles; i++) {
+				struct tile_end e = tile_end_of(t, layer, i, j);
+
+				tile_f32(t->rows + (i * in + k) * ROWS, w + (j * in + k) * COLUMNS, deep, k == 0,
+					 k + DEEP >= in, &e, next + i * (deep / FETCH) * LINE);
+			}
+		}
+	}
+}
+
+/* Words of the panel's bytes: the multiplication wants them, and they are used 33 times. */
+AVX2 static void widen(const int8_t *q, int16_t *ret, size_t n /* a multiple of 32 */)
+{
+	for (size_t i = 0; i < n; i += 16)
+		_mm256_store_si256((__m256i *)(void *)(ret + i),
+				   _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)(q + i))));
+}
+
+AVX2 static void group_int8(const struct layer_work *t, size_t layer, size_t from, size_t to, void *own)
+{
+	const struct kernels_panels *w = t->l[layer]->panels;
+	size_t pairs = parts(t->in, 2);
+	int16_t *panel = own;						      /* [DEEP_PAIRS, 16, 2] */
+	__m256i *sums = (__m256i *)(void *)(panel + DEEP_PAIRS * COLUMNS * 2); /* [GROUP, tiles, 6, 2] */
+
+	for (size_t k = 0; k < pairs; k += DEEP_PAIRS) {
+		size_t deep = pairs - k < DEEP_PAIRS ? pairs - k : DEEP_PAIRS;
+		bool last = k + DEEP_PAIRS >= pairs;
+
+		for (size_t j = from; j < to; j++) {
+			size_t then = j + 1 < to ? j + 1 : !last ? from : from + t->ahead;
+			size_t there = j + 1 < to ? k : !last ? k + DEEP_PAIRS : 0;
+			const char *next = (const char *)(w->q + (then * pairs + there) * COLUMNS * 2);
+
+			widen(w->q + (j * pairs + k) * COLUMNS * 2, panel, deep * COLUMNS * 2);
+			for (size_t i = 0; i < t->tiles; i++) {
+				struct tile_end e = tile_end_of(t, layer, i, j);
+
+				tile_int8(t->pairs + (i * pairs + k) * ROWS, panel, deep,
+					  sums + ((j - from) * t->tiles + i) * ROWS * 2, k == 0, last,
+					  t->row_scale + i * ROWS, w->scale + j * COLUMNS, &e,
+					  next + i * (deep / FETCH_PAIRS) * LINE);
+			}
+		}
+	}
+}
+
+/* Tile i of x in 8 bits (kernels_int8.h). */
+static void quantise(const struct layer_work *t, const float *x, size_t i, void *own)
+{
+	size_t pairs = parts(t->in, 2), n = t->n - i * ROWS < ROWS ? t->n - i * ROWS : ROWS;
+	int16_t *row = own; /* [6, pairs * 2] */
+	int ignored;
+
+	for (size_t r = 0; r < ROWS; r++) {
+		row[(r + 1) * pairs * 2 - 1] = 0; /* where `in` is odd */
+		t->row_scale[i * ROWS + r] =
+			r < n ? int8_row(x + (i * ROWS + r) * t->in, row + r * pairs * 2, &ignored, t->in) : 0;
+	}
+	pack_rows(own, pairs, n, pairs, (float *)(void *)(t->pairs + i * pairs * ROWS));
+}
+
+/* Rounded up to a cache line. */
+static size_t lines(size_t bytes)
+{
+	return parts(bytes, LINE) * LINE;
+}
+
+/* Bytes of scratch for a product; sets the places in it when there is one. */
+static size_t layer_room(struct layer_work *t, bool int8, uint8_t *memory)
+{
+	size_t pairs = parts(t->in, 2), threads = (size_t)omp_get_max_threads(), at = 0;
+	size_t rows = ROWS * pairs * 2 * sizeof(int16_t); /* [6, pairs, 2] of one tile in quantise() */
+	size_t group = DEEP_PAIRS * COLUMNS * 2 * sizeof(int16_t) + GROUP * t->tiles * ROWS * COLUMNS * sizeof(int32_t);
+
+	if (!int8) {
+		t->rows = (float *)(void *)memory;
+		return t->tiles * ROWS * t->in * sizeof(float);
+	}
+	t->pairs = (int32_t *)(void *)memory;
+	at += lines(t->tiles * ROWS * pairs * sizeof(int32_t));
+	t->row_scale = memory == NULL ? NULL : (float *)(void *)(memory + at);
+	at += lines(t->tiles * ROWS * sizeof(float));
+	t->own = memory == NULL ? NULL : memory + at;
+	t->own_bytes = lines(rows > group ? rows : group);
+	return at + threads * t->own_bytes;
+}
+
+static struct layer_work work_of(const struct layer *l, size_t n)
+{
+	return (struct layer_work){ .n = n, .in = l->in, .out = l->out, .tiles = parts(n, ROWS),
+				    .panels = parts(l->out, COLUMNS) };
+}
+
+struct kernels_panels *avx2_pack(const struct layer *l, size_t n, enum kernels_precision precision,
+				 struct pool *pool)
+{
+	struct layer_work work = work_of(l, n);
+	float *b = pool_take(pool, work.panels * COLUMNS * sizeof(float), COLUMNS);
+	struct kernels_panels panels = { .b = b }, *ret;
+	bool int8 = precision == KERNELS_INT8;
+
+	if (b == NULL || scratch(layer_room(&work, int8, NULL)) == NULL ||
+	    !(int8 ? pack_int8 : pack_f32)(l, work.panels, pool, &panels))
+		return NULL;
+	for (size_t o = 0; o < work.panels * COLUMNS && !pool_filled(pool); o++)
+		b[o] = o < l->out && l->b != NULL ? l->b[o] : 0;
 	ret = xcalloc(1, sizeof(*ret));
-	*ret = (struct kernels_panels){ .w = w, .b = b };
+	*ret = panels;
 	return ret;
 }
 
@@ -216,90 +500,44 @@ void avx2_panels_free(struct kernels_panels *p)
 	free(p); /* the rest is the pool's */
 }
 
-/* One tile of a layer from step `from` on, k steps. */
-AVX2_INLINE void layer_tile(const float *rows, const float *panel, const float *b /* [16] */, float *y,
-			    size_t ldy, size_t n, size_t columns, size_t k, bool first, bool last,
-			    enum layer_end end, const char *next)
+bool avx2_layers(const struct layer *const *l, size_t count, const float *x, float *const *y, size_t n,
+		 enum layer_end end)
 {
-	struct tile t;
+	struct layer_work work = work_of(l[0], n);
+	size_t groups = parts(work.panels, GROUP), in = work.in;
+	bool int8 = l[0]->precision == KERNELS_INT8;
+	void *memory = scratch(layer_room(&work, int8, NULL));
 
-	/* Before the last part y holds sums; a residual was there before. */
-	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
-		t.sum[r][0] = t.sum[r][1] = _mm256_setzero_ps();
-		if ((!first || end == LAYER_ADD) && r < n)
-			load_row(y + r * ldy, columns, t.sum[r]);
-	}
-	tile_multiply(&t, rows, panel, k, next);
-	_Pragma("GCC unroll 6") for (size_t r = 0; r < ROWS; r++) {
-		if (last) {
-			t.sum[r][0] = _mm256_add_ps(t.sum[r][0], _mm256_loadu_ps(b));
-			t.sum[r][1] = _mm256_add_ps(t.sum[r][1], _mm256_loadu_ps(b + 8));
-		}
-		if (last && end == LAYER_GELU)
-			gelu_row(t.sum[r]);
-		if (last && end == LAYER_RELU) {
-			t.sum[r][0] = _mm256_max_ps(t.sum[r][0], _mm256_setzero_ps());
-			t.sum[r][1] = _mm256_max_ps(t.sum[r][1], _mm256_setzero_ps());
-		}
-		if (r < n)
-			store_row(y + r * ldy, columns, t.sum[r]);
-	}
-}
-
-struct layer_work {
-	const struct layer *l;
-	const float *rows; /* [parts(n, 6), in, 6] */
-	float *y;	   /* [n, out] */
-	size_t n;
-	enum layer_end end;
-	size_t ahead; /* panels to the next one that this thread probably does */
-};
-
-AVX2 static void layer_group(const struct layer_work *t, size_t group)
-{
-	size_t in = t->l->in, out = t->l->out, tiles = parts(t->n, ROWS);
-	size_t panels = parts(out, COLUMNS), from = group * GROUP;
-	size_t to = from + GROUP < panels ? from + GROUP : panels;
-
-	for (size_t k = 0; k < in; k += DEEP) {
-		size_t deep = in - k < DEEP ? in - k : DEEP;
-
-		for (size_t j = from; j < to; j++) {
-			const float *panel = t->l->panels->w + (j * in + k) * COLUMNS; /* [deep, 16] */
-			size_t columns = out - j * COLUMNS < COLUMNS ? out - j * COLUMNS : COLUMNS;
-			size_t then = j + 1 < to ? j + 1 : k + DEEP < in ? from : from + t->ahead;
-			const float *next = t->l->panels->w +
-					    (then * in + (j + 1 < to ? k : k + DEEP < in ? k + DEEP : 0)) * COLUMNS;
-
-			for (size_t i = 0; i < tiles; i++)
-				layer_tile(t->rows + (i * in + k) * ROWS, panel, t->l->panels->b + j * COLUMNS,
-					   t->y + i * ROWS * out + j * COLUMNS, out,
-					   t->n - i * ROWS < ROWS ? t->n - i * ROWS : ROWS, columns, deep, k == 0,
-					   k + DEEP >= in, t->end,
-					   (const char *)next + i * (deep / FETCH) * LINE);
-		}
-	}
-}
-
-bool avx2_layer(const struct layer *l, const float *x, float *y, size_t n, enum layer_end end)
-{
-	size_t tiles = parts(n, ROWS), groups = parts(parts(l->out, COLUMNS), GROUP), in = l->in;
-	float *rows = scratch(tiles * ROWS * in);
-	struct layer_work work = { .l = l, .rows = rows, .y = y, .n = n, .end = end };
-
-	if (rows == NULL)
+	if (memory == NULL)
 		return false;
+	(void)layer_room(&work, int8, memory);
+	work.l = l;
+	work.y = y;
+	work.end = end;
+
 #pragma omp parallel
 	{
+		uint8_t *own = work.own + (size_t)omp_get_thread_num() * work.own_bytes;
+
 #pragma omp single
 		work.ahead = GROUP * (size_t)omp_get_num_threads();
 #pragma omp for schedule(static)
-		for (size_t i = 0; i < tiles; i++)
-			pack_rows(x + i * ROWS * in, in, n - i * ROWS < ROWS ? n - i * ROWS : ROWS, in,
-				  rows + i * ROWS * in);
+		for (size_t i = 0; i < work.tiles; i++)
+			if (int8)
+				quantise(&work, x, i, own);
+			else
+				pack_rows(x + i * ROWS * in, in, n - i * ROWS < ROWS ? n - i * ROWS : ROWS, in,
+					  (float *)memory + i * ROWS * in);
 #pragma omp for schedule(dynamic, 1) nowait
-		for (size_t g = 0; g < groups; g++)
-			layer_group(&work, g);
+		for (size_t g = 0; g < count * groups; g++) {
+			size_t from = g % groups * GROUP;
+			size_t to = from + GROUP < work.panels ? from + GROUP : work.panels;
+
+			if (int8)
+				group_int8(&work, g / groups, from, to, own);
+			else
+				group_f32(&work, g / groups, from, to);
+		}
 	}
 	return true;
 }
@@ -400,7 +638,7 @@ bool avx2_attention(size_t n, size_t dim, size_t heads, const float *q, const fl
 	const struct attention_work work = { .n = n, .dim = dim, .heads = heads, .width = dim / heads,
 					     .q = q, .k = k, .v = v, .out = out };
 	size_t room = attention_room(n, work.width);
-	float *memory = scratch(room * (size_t)omp_get_max_threads());
+	float *memory = scratch(room * sizeof(float) * (size_t)omp_get_max_threads());
 
 	if (memory == NULL)
 		return false;

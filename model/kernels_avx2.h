@@ -13,11 +13,14 @@
 bool avx2_here(void); /* AVX2 and FMA */
 bool avx2_best(void); /* and nothing wider, for which the libraries are the better choice */
 
-/* The copy of a layer's weights in the order of the code; NULL: no memory. */
-struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool);
+/* The copy of a layer's weights in the order of the code, float or int8; NULL: no memory. */
+struct kernels_panels *avx2_pack(const struct layer *l, size_t n, enum kernels_precision precision,
+				 struct pool *pool);
 void avx2_panels_free(struct kernels_panels *p); /* NULL allowed */
 /* false: no memory, nothing is done. */
-bool avx2_layer(const struct layer *l, const float *x, float *y, size_t n, enum layer_end end);
+/* `count` layers of one shape and precision on the same x. */
+bool avx2_layers(const struct layer *const *l, size_t count, const float *x, float *const *y, size_t n,
+		 enum layer_end end);
 bool avx2_attention(size_t n, size_t dim, size_t heads, const float *q, const float *k, const float *v,
 		    float *out); /* all [n, dim] */
 
@@ -33,9 +36,10 @@ static inline bool avx2_best(void)
 	return false;
 }
 
-static inline struct kernels_panels *avx2_pack(const struct layer *l, size_t n, struct pool *pool)
+static inline struct kernels_panels *avx2_pack(const struct layer *l, size_t n, enum kernels_precision precision,
+					       struct pool *pool)
 {
-	(void)l, (void)n, (void)pool;
+	(void)l, (void)n, (void)precision, (void)pool;
 	return NULL;
 }
 
@@ -44,9 +48,10 @@ static inline void avx2_panels_free(struct kernels_panels *p)
 	(void)p;
 }
 
-static inline bool avx2_layer(const struct layer *l, const float *x, float *y, size_t n, enum layer_end end)
+static inline bool avx2_layers(const struct layer *const *l, size_t count, const float *x, float *const *y,
+			       size_t n, enum layer_end end)
 {
-	(void)l, (void)x, (void)y, (void)n, (void)end;
+	(void)l, (void)count, (void)x, (void)y, (void)n, (void)end;
 	return false;
 }
 

@@ -21,14 +21,6 @@
 #include "model/kernels_math.h"
 #include "model/kernels_onednn.h"
 
-/* gcc only vectorises freely at -O3; clang does at -O2 and has no such attribute. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTOR_CODE                                                                                \
-	__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-trapping-math")))
-#else
-#define VECTOR_CODE
-#endif
-
 #define ROW_MAX 4096 /* floats: the widest row to be normed, DIMS_DIM_MAX of manifest.h */
 #define LANES 16 /* partial sums; one AVX-512 register, and a fixed order on every machine */
 
@@ -114,9 +106,17 @@ const char *kernels_core(void)
 	return text;
 }
 
+/* int8 without VNNI is ours in any case: what oneDNN does there saturates (kernels_int8.h). */
+static bool own_layers(enum kernels_precision precision)
+{
+	return (backend_now() == KERNELS_AVX2 && precision == KERNELS_F32) ||
+	       (precision == KERNELS_INT8 && avx2_here() && use_onednn() &&
+		(backend_now() == KERNELS_AVX2 || !onednn_has(precision)));
+}
+
 bool kernels_can(enum kernels_precision precision)
 {
-	return precision == KERNELS_F32 || (use_onednn() && onednn_has(precision));
+	return precision == KERNELS_F32 || own_layers(precision) || (use_onednn() && onednn_has(precision));
 }
 
 unsigned long kernels_fallbacks(void)
@@ -275,7 +275,7 @@ static void layernorm_part(void *arg, size_t from, size_t to)
 	const struct layernorm_work *t = arg;
 	float row[ROW_MAX];
 
-	if (t->precision == KERNELS_F32) {
+	if (t->precision != KERNELS_BF16) {
 		layernorm_rows(t->x + from * t->dim, t->w, t->b, t->eps, (float *)t->y + from * t->dim,
 			       to - from, t->dim);
 		return;
@@ -292,7 +292,7 @@ void layernorm_to(const float *x, const float *w, const float *b, float eps, voi
 	struct layernorm_work work = { .x = x, .w = w, .b = b, .eps = eps, .y = y, .dim = dim,
 				       .precision = precision };
 
-	assert(precision == KERNELS_F32 || dim <= ROW_MAX);
+	assert(precision != KERNELS_BF16 || dim <= ROW_MAX);
 	each(n, layernorm_part, &work);
 }
 
@@ -397,7 +397,7 @@ int self_attention_init(struct self_attention *a, size_t n, size_t dim, size_t h
 			enum kernels_precision precision)
 {
 	*a = (struct self_attention){ .n = n, .dim = dim, .heads = heads, .precision = precision };
-	if (!kernels_can(precision))
+	if (!kernels_can(precision) || precision == KERNELS_INT8)
 		return -ENOTSUP;
 	a->own = backend_now() == KERNELS_AVX2 && precision == KERNELS_F32;
 	if (a->own)
@@ -453,8 +453,8 @@ int layer_pack(struct layer *l, size_t n, enum kernels_precision precision, stru
 	if (!kernels_can(precision))
 		return -ENOTSUP;
 	l->precision = precision;
-	if (backend_now() == KERNELS_AVX2 && precision == KERNELS_F32) {
-		l->panels = avx2_pack(l, n, pool);
+	if (own_layers(precision)) {
+		l->panels = avx2_pack(l, n, precision, pool);
 		return l->panels != NULL ? 0 : -ENOMEM;
 	}
 	if (use_onednn() && l->b != NULL && !pool_keep(pool, &l->b, l->out))
@@ -476,7 +476,9 @@ void layer_release(struct layer *l)
 
 void layer_run(const struct layer *l, const void *x, void *y, size_t n, enum layer_end end)
 {
-	if (l->panels != NULL && done(avx2_layer(l, x, y, n, end)))
+	float *at = y; /* with panels it is */
+
+	if (l->panels != NULL && done(avx2_layers(&l, 1, x, &at, n, end)))
 		return;
 	if (l->packed != NULL && done(onednn_layer(l, x, y, n, end)))
 		return;
@@ -491,4 +493,16 @@ void layer_run(const struct layer *l, const void *x, void *y, size_t n, enum lay
 		gelu(y, n * l->out);
 	else if (end == LAYER_RELU)
 		relu(y, n * l->out);
+}
+
+void layer_run_three(const struct layer *const l[3], const void *x, void *const y[3], size_t n)
+{
+	float *const at[] = { y[0], y[1], y[2] };
+
+	if (l[0]->panels != NULL && l[1]->panels != NULL && l[2]->panels != NULL &&
+	    l[0]->precision == l[1]->precision && l[1]->precision == l[2]->precision &&
+	    done(avx2_layers(l, 3, x, at, n, LAYER_PLAIN)))
+		return;
+	for (size_t i = 0; i < 3; i++)
+		layer_run(l[i], x, y[i], n, LAYER_PLAIN);
 }

@@ -1,4 +1,4 @@
-/* kernels_math.h: exp and erf as polynomials, for the kernels' loops alone.
+/* kernels_math.h: exp and erf as polynomials, and rounding, for the kernels' loops alone.
  *
  * A libm call per element would cost as much as a third of the network: 5.6 M exp and 7.3 M erf an
  * image.  Written for one element; the compiler makes vectors of the loop around it.  Within 2 ulp of
@@ -11,6 +11,25 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+/* gcc only vectorises freely at -O3; clang does at -O2 and has no such attribute.  On x86-64 a function is
+ * compiled three times and the loader picks the widest that the CPU has. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTOR_CODE                                                                                \
+	__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "no-trapping-math")))
+#else
+#define VECTOR_CODE
+#endif
+
+/* Half to even, |x| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits. */
+static inline __attribute__((always_inline)) int nearest_int(float x)
+{
+	float shifted = x + 12582912.0f;
+	int32_t bits;
+
+	memcpy(&bits, &shifted, sizeof(bits));
+	return bits - 0x4b400000;
+}
 
 /* e^x for x <= 88.  Below -87 the result stays at e^-87, which is nothing in float32 terms.
  * x = n ln 2 + r with |r| <= ln 2 / 2; e^r = 1 + r + r^2 p(r), p a minimax fit (relative error 3e-9).

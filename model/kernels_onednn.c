@@ -21,6 +21,8 @@
 
 #include "base/mem.h"
 
+#include "model/kernels_int8.h"
+#include "model/kernels_math.h"
 #include "model/kernels_onednn.h"
 
 /* ---- what differs between 2.x and 3.x ---- */
@@ -143,8 +145,10 @@ static bool ready(void)
 bool onednn_has(enum kernels_precision precision)
 {
 	const unsigned bf16 = dnnl_cpu_isa_avx512_core_bf16; /* a set of bits; AMX contains it */
+	const unsigned vnni = dnnl_cpu_isa_avx512_core_vnni;
+	unsigned wanted = precision == KERNELS_BF16 ? bf16 : precision == KERNELS_INT8 ? vnni : 0;
 
-	return ready() && (precision == KERNELS_F32 || ((unsigned)dnnl_get_effective_cpu_isa() & bf16) == bf16);
+	return ready() && ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted;
 }
 
 void onednn_set_threads(unsigned n)
@@ -201,7 +205,7 @@ static dnnl_data_type_t type_of(enum kernels_precision precision)
 	return precision == KERNELS_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-/* A product of one shape and the arguments that it is run with. */
+/* A product of one shape and the arguments that it is run with.  int8: plain sums, no bias, no end. */
 struct product {
 	struct product *next;
 	size_t n, in, out;
@@ -211,11 +215,22 @@ struct product {
 	dnnl_primitive_t primitive; /* NULL: oneDNN cannot */
 	dnnl_memory_t x, y;	    /* [n, in], [n, out]: the places are set before each run */
 	dnnl_primitive_desc_t pd;
+	struct int8_rows *int8; /* or NULL */
+};
+
+/* The rows of an int8 product before and after. */
+struct int8_rows {
+	uint8_t *x;    /* [n, in] */
+	float *scale;  /* [n] */
+	int *zero;     /* [n] */
+	int32_t *sums; /* [n, out] of x * q, the zeros still in */
 };
 
 /* The copy of one layer's weights. */
 struct kernels_packed {
 	dnnl_memory_t w, b;
+	float *scale;  /* [out] int8: of each column of w */
+	int32_t *sums; /* [out] int8: of each column of w */
 };
 
 static bool set_place(dnnl_memory_t memory, const void *p)
@@ -228,21 +243,34 @@ static bool memory_at(dnnl_memory_t *ret, md_in md, const void *p)
 	return dnnl_memory_create(ret, md, engine, (void *)(uintptr_t)p) == dnnl_success;
 }
 
+static bool int8_rows_make(struct product *p)
+{
+	struct int8_rows *r = xcalloc(1, sizeof(*r));
+
+	*r = (struct int8_rows){ .x = malloc(p->n * p->in), .scale = malloc(p->n * sizeof(float)),
+				 .zero = malloc(p->n * sizeof(int)), .sums = malloc(p->n * p->out * sizeof(int32_t)) };
+	p->int8 = r; /* products are kept, and this with them */
+	return r->x != NULL && r->scale != NULL && r->zero != NULL && r->sums != NULL;
+}
+
 static bool product_make(struct product *p, md_in w /* NULL: oneDNN may choose the order */)
 {
 	const dnnl_dims_t x_dims = { (dnnl_dim_t)p->n, (dnnl_dim_t)p->in }, x_strides = { (dnnl_dim_t)p->in, 1 };
 	const dnnl_dims_t y_dims = { (dnnl_dim_t)p->n, (dnnl_dim_t)p->out }, y_strides = { (dnnl_dim_t)p->out, 1 };
 	const dnnl_dims_t w_dims = { (dnnl_dim_t)p->in, (dnnl_dim_t)p->out };
 	const dnnl_dims_t b_dims = { 1, (dnnl_dim_t)p->out };
+	bool int8 = p->precision == KERNELS_INT8;
 	dnnl_data_type_t type = type_of(p->precision);
+	dnnl_data_type_t y_type = int8 ? dnnl_s32 : p->end == LAYER_ADD ? dnnl_f32 : type;
 	dnnl_primitive_attr_t attr = NULL;
 	dnnl_post_ops_t ops = NULL;
 	md_own x, y, b, any;
 	bool good;
 
-	if (!md_strided(&x, 2, x_dims, type, x_strides) ||
-	    !md_strided(&y, 2, y_dims, p->end == LAYER_ADD ? dnnl_f32 : type, y_strides) ||
-	    !md_strided(&b, 2, b_dims, dnnl_f32, y_strides) || !md_any(&any, 2, w_dims, type))
+	if (int8 && !int8_rows_make(p))
+		return false;
+	if (!md_strided(&x, 2, x_dims, int8 ? dnnl_u8 : type, x_strides) || !md_strided(&y, 2, y_dims, y_type, y_strides) ||
+	    !md_strided(&b, 2, b_dims, dnnl_f32, y_strides) || !md_any(&any, 2, w_dims, int8 ? dnnl_s8 : type))
 		return false; /* only out of memory: leaks a few bytes on the way to the other backend */
 	good = dnnl_primitive_attr_create(&attr) == dnnl_success && dnnl_post_ops_create(&ops) == dnnl_success &&
 	       end_append(ops, p->end) && dnnl_primitive_attr_set_post_ops(attr, ops) == dnnl_success &&
@@ -264,15 +292,17 @@ static struct product *product_of(const struct layer *l, size_t n, enum kernels_
 				  enum layer_end end, md_in w)
 {
 	static struct product *products;
+	bool int8 = precision == KERNELS_INT8, bias = l->b != NULL && !int8;
 	struct product *p;
 
+	end = int8 ? LAYER_PLAIN : end;
 	for (p = products; p != NULL; p = p->next)
 		if (p->n == n && p->in == l->in && p->out == l->out && p->precision == precision &&
-		    p->end == end && p->bias == (l->b != NULL))
+		    p->end == end && p->bias == bias)
 			return p->primitive != NULL ? p : NULL;
 	p = xcalloc(1, sizeof(*p));
 	*p = (struct product){ .next = products, .n = n, .in = l->in, .out = l->out, .precision = precision,
-			       .end = end, .bias = l->b != NULL };
+			       .end = end, .bias = bias };
 	products = p;
 	if (product_make(p, w))
 		return p;
@@ -288,8 +318,8 @@ static md_in md_of(dnnl_memory_t memory)
 	return md;
 }
 
-/* w [out, in] float -> the order and the precision of `to`. */
-static bool reorder(const struct layer *l, dnnl_memory_t to)
+/* w [out, in] of that type -> the order and the type of `to`. */
+static bool reorder(const struct layer *l, const void *w, dnnl_data_type_t type, dnnl_memory_t to)
 {
 	const dnnl_dims_t dims = { (dnnl_dim_t)l->in, (dnnl_dim_t)l->out }, strides = { 1, (dnnl_dim_t)l->in };
 	dnnl_primitive_desc_t pd = NULL;
@@ -298,9 +328,9 @@ static bool reorder(const struct layer *l, dnnl_memory_t to)
 	md_own md;
 	bool good;
 
-	if (!md_strided(&md, 2, dims, dnnl_f32, strides))
+	if (!md_strided(&md, 2, dims, type, strides))
 		return false;
-	good = memory_at(&from, MD(md), l->w) &&
+	good = memory_at(&from, MD(md), w) &&
 	       dnnl_reorder_primitive_desc_create(&pd, MD(md), engine, md_of(to), engine, NULL) == dnnl_success &&
 	       dnnl_primitive_create(&primitive, pd) == dnnl_success;
 	if (good) {
@@ -314,6 +344,25 @@ static bool reorder(const struct layer *l, dnnl_memory_t to)
 	(void)dnnl_memory_destroy(from);
 	md_release(&md);
 	return good;
+}
+
+static bool reorder_int8(const struct layer *l, struct kernels_packed *packed, struct pool *pool)
+{
+	CLEANUP(free) int8_t *q = malloc(l->out * l->in); /* [out, in] */
+
+	packed->scale = pool_take(pool, l->out * sizeof(float), 1);
+	packed->sums = pool_take(pool, l->out * sizeof(int32_t), 1);
+	if (q == NULL || packed->scale == NULL || packed->sums == NULL)
+		return false;
+	if (pool_filled(pool))
+		return true;
+	for (size_t o = 0; o < l->out; o++) {
+		packed->scale[o] = int8_column(l->w + o * l->in, q + o * l->in, l->in);
+		packed->sums[o] = 0;
+		for (size_t i = 0; i < l->in; i++)
+			packed->sums[o] += q[o * l->in + i];
+	}
+	return reorder(l, q, dnnl_s8, packed->w);
 }
 
 struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels_precision precision,
@@ -333,7 +382,9 @@ struct kernels_packed *onednn_pack(const struct layer *l, size_t n, enum kernels
 	if (memory == NULL)
 		return NULL;
 	packed = xcalloc(1, sizeof(*packed));
-	if (!memory_at(&packed->w, w, memory) || (!pool_filled(pool) && !reorder(l, packed->w))) {
+	if (!memory_at(&packed->w, w, memory) ||
+	    !(precision == KERNELS_INT8 ? reorder_int8(l, packed, pool)
+					: pool_filled(pool) || reorder(l, l->w, dnnl_f32, packed->w))) {
 		onednn_packed_free(packed);
 		return NULL;
 	}
@@ -361,8 +412,84 @@ void onednn_packed_free(struct kernels_packed *packed)
 	free(packed);
 }
 
+struct int8_work {
+	const struct layer *l;
+	const struct int8_rows *rows;
+	const float *x; /* [n, in] */
+	float *y;	/* [n, out] */
+	enum layer_end end;
+};
+
+VECTOR_CODE
+static void add_zero(const int16_t *restrict v, uint8_t *restrict ret, int zero, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		ret[i] = (uint8_t)(v[i] + zero);
+}
+
+static void int8_before(void *arg, size_t from, size_t to)
+{
+	const struct int8_work *t = arg;
+	size_t in = t->l->in;
+	CLEANUP(free) int16_t *row = xcalloc(in, sizeof(*row));
+
+	for (size_t i = from; i < to; i++) {
+		t->rows->scale[i] = int8_row(t->x + i * in, row, &t->rows->zero[i], in);
+		add_zero(row, t->rows->x + i * in, t->rows->zero[i], in);
+	}
+}
+
+VECTOR_CODE
+static void int8_after(const struct layer *l, const int32_t *restrict sums, float scale, int zero, float *restrict y,
+		       enum layer_end end)
+{
+	const struct kernels_packed *w = l->packed;
+	bool add = end == LAYER_ADD;
+
+	for (size_t o = 0; o < l->out; o++) {
+		float v = (float)(sums[o] - zero * w->sums[o]) * scale * w->scale[o];
+
+		y[o] = (add ? y[o] : 0) + v;
+	}
+	for (size_t o = 0; l->b != NULL && o < l->out; o++)
+		y[o] += l->b[o];
+	for (size_t o = 0; end == LAYER_GELU && o < l->out; o++)
+		y[o] = gelu_of(y[o]);
+	for (size_t o = 0; end == LAYER_RELU && o < l->out; o++)
+		y[o] = y[o] > 0 ? y[o] : 0;
+}
+
+static void int8_rows_after(void *arg, size_t from, size_t to)
+{
+	const struct int8_work *t = arg;
+	size_t out = t->l->out;
+
+	for (size_t i = from; i < to; i++)
+		int8_after(t->l, t->rows->sums + i * out, t->rows->scale[i], t->rows->zero[i], t->y + i * out, t->end);
+}
+
+static bool int8_layer(const struct layer *l, const float *x, float *y, size_t n, enum layer_end end)
+{
+	struct product *p = product_of(l, n, KERNELS_INT8, end, md_of(l->packed->w));
+	struct int8_work work = { .l = l, .x = x, .y = y, .end = end };
+
+	if (p == NULL || !set_place(p->x, p->int8->x) || !set_place(p->y, p->int8->sums))
+		return false;
+	dnnl_exec_arg_t args[] = { { DNNL_ARG_SRC, p->x }, { DNNL_ARG_WEIGHTS, l->packed->w }, { DNNL_ARG_DST, p->y } };
+	work.rows = p->int8;
+	onednn_each(n, int8_before, &work);
+	if (dnnl_primitive_execute(p->primitive, stream, 3, args) != dnnl_success ||
+	    dnnl_stream_wait(stream) != dnnl_success)
+		return false;
+	onednn_each(n, int8_rows_after, &work);
+	return true;
+}
+
 bool onednn_layer(const struct layer *l, const void *x, void *y, size_t n, enum layer_end end)
 {
+	if (l->precision == KERNELS_INT8)
+		return int8_layer(l, x, y, n, end);
+
 	struct product *p = product_of(l, n, l->precision, end, md_of(l->packed->w));
 
 	if (p == NULL || !set_place(p->x, x) || !set_place(p->y, y))

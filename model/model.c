@@ -22,6 +22,10 @@ struct model {
 	struct fusion_text text; /* n = 0 until prompts are set */
 };
 
+static const enum kernels_precision kernels_precision[] = {
+	[MODEL_F32] = KERNELS_F32, [MODEL_BF16] = KERNELS_BF16, [MODEL_INT8] = KERNELS_INT8,
+};
+
 struct model_run {
 	const struct model *model;
 	struct vit_scratch vit;
@@ -65,7 +69,7 @@ static int prepare(struct model *m, const struct model_use *use, struct err *e)
 		return bundle_pack_fusion(m->bundle, e);
 	if (use->cache != NULL && cache_open(use->cache, use->spare, &m->cache, &note) < 0)
 		(void)err_set(&m->note, 0, "none: %s", note.text);
-	r = bundle_pack(m->bundle, use->precision == MODEL_BF16 ? KERNELS_BF16 : KERNELS_F32, m->cache, &note, e);
+	r = bundle_pack(m->bundle, kernels_precision[use->precision], m->cache, &note, e);
 	if (m->cache != NULL)
 		(void)err_set(&m->note, 0, "weights %s", note.text);
 	return r;
@@ -230,7 +234,7 @@ int model_score(struct model_run *run, const uint8_t *square, float *ret_logits,
 		return -EINVAL;
 	vit_forward(&m->bundle->vit, &run->vit, square);
 	fusion_forward(&m->bundle->fusion, &run->fusion, text, run->vit.x, run->i2t, run->t2i, ret_maps);
-	if (m->bundle->vit.attention.precision != KERNELS_F32 && kernels_fallbacks() != fallbacks)
+	if (m->bundle->vit.precision != KERNELS_F32 && kernels_fallbacks() != fallbacks)
 		return -EIO;
 	return take_logits(run, text->n, ret_logits);
 }

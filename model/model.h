@@ -26,7 +26,7 @@
 struct model;
 struct model_run;
 
-enum model_precision { MODEL_F32, MODEL_BF16 }; /* of the image tower's products; the rest is f32 */
+enum model_precision { MODEL_F32, MODEL_BF16, MODEL_INT8 }; /* of the image tower's layers; the rest is f32 */
 enum model_domain { MODEL_UNTRAINED, MODEL_PHANTOM, MODEL_CLINICAL }; /* model.json "domain" */
 
 /* What everything says that a bundle of another domain than clinical has scored. */

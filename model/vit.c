@@ -9,7 +9,8 @@
  *	norm         x = norm(x)
  *
  * The residual stream x, the norms' sums and the softmax are float32 in every precision; what goes into
- * a product (h, q, k, v, mlp) is in rows of the precision.
+ * a product (h, q, k, v, mlp) is in rows of the precision.  With int8 that is float: a layer has its 8 bits inside, and
+ * the products of attention stay float32.
  *
  * Row 0 is the image's global vector, the others its local ones, all after the last norm.
  * The three input channels carry the same picture, so W' is the sum of the kernel over them: a third
@@ -146,7 +147,9 @@ int vit_pack(struct vit *vit, enum kernels_precision precision, struct pool *poo
 	if (r < 0)
 		return r;
 	self_attention_release(&vit->attention);
-	return self_attention_init(&vit->attention, dims->tokens, dims->dim, dims->vit_heads, precision);
+	vit->precision = precision;
+	return self_attention_init(&vit->attention, dims->tokens, dims->dim, dims->vit_heads,
+				   precision == KERNELS_INT8 ? KERNELS_F32 : precision);
 }
 
 void vit_release(struct vit *vit)
@@ -222,7 +225,7 @@ void vit_patches(const struct vit *vit, struct vit_scratch *s, const uint8_t *sq
 void vit_forward(const struct vit *vit, struct vit_scratch *s, const uint8_t *square)
 {
 	const struct dims *dims = vit->dims;
-	enum kernels_precision precision = vit->attention.precision;
+	enum kernels_precision precision = vit->attention.precision; /* of rows */
 	size_t t = dims->tokens, d = dims->dim;
 	float eps = dims->vit_eps;
 
@@ -238,9 +241,8 @@ void vit_forward(const struct vit *vit, struct vit_scratch *s, const uint8_t *sq
 
 		/* Attention; h is read before it is overwritten. */
 		layernorm_to(s->x, b->norm1_w, b->norm1_b, eps, s->h, t, d, precision);
-		layer_run(&b->q, s->h, s->q, t, LAYER_PLAIN);
-		layer_run(&b->k, s->h, s->k, t, LAYER_PLAIN);
-		layer_run(&b->v, s->h, s->v, t, LAYER_PLAIN);
+		layer_run_three((const struct layer *const[]){ &b->q, &b->k, &b->v }, s->h,
+				(void *const[]){ s->q, s->k, s->v }, t);
 		self_attention_run(&vit->attention, s->q, s->k, s->v, s->h, s->scores);
 		layer_run(&b->proj, s->h, s->x, t, LAYER_ADD);
 

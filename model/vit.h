@@ -28,6 +28,7 @@ struct vit {
 	const float *cls;	      /* [D] */
 	const float *pos;	      /* [T, D] */
 	struct vit_block *blocks;     /* [vit_depth] own */
+	enum kernels_precision precision; /* of the blocks' layers */
 	struct self_attention attention;
 	const float *norm_w, *norm_b; /* [D] */
 	float level[256];	      /* normalised value of each grey level */

@@ -465,6 +465,7 @@ static void test_names(void)
 	is_str(sr_class_uid(SR_COMPREHENSIVE_3D), "1.2.840.10008.5.1.4.1.1.88.34", "Comprehensive 3D SR");
 	is_str(recipe_name(RECIPE_MIMIC), "mimic", "recipe");
 	is_str(precision_name(PRECISION_F32), "f32", "precision");
+	is_str(precision_name(PRECISION_INT8), "int8", "precision");
 	config_free(NULL);
 }
 

@@ -2,8 +2,10 @@
  *
  * float32: 4e-6 of the sum of the products' sizes: one chain of 768 roundings.  bfloat16 keeps 8 bits of each factor, so its bound is
  * 2^-8 of that sum: what two roundings can do at worst, and a result's own.
- * Then the whole image tower on the untrained bundle: backends within 1e-4 of each other, bf16 within
- * a twentieth of the rows' size; and the same picture twice gives the same bits, everywhere.
+ * int8 is held against what kernels_int8.h says it means, in 64-bit integers, with rows and weights at the ends of
+ * their range, where code that adds in 16 bits saturates.
+ * Then the whole image tower on the untrained bundle: backends within 1e-4 of each other, bf16 and int8
+ * within a twentieth of the rows' size; and the same picture twice gives the same bits, everywhere.
  */
 #include <assert.h>
 #include <math.h>
@@ -12,6 +14,8 @@
 
 #include "model/bundle.h"
 #include "model/kernels.h"
+#include "model/kernels_int8.h"
+#include "model/kernels_onednn.h"
 
 #include "tests/tap.h"
 #include "tools/bundle/untrained.h"
@@ -104,6 +108,138 @@ static void test_layer(const char *who, size_t n, size_t in, size_t out, enum la
 	layer_release(&l);
 	pool_free(pool);
 }
+
+#ifdef WITH_ONEDNN /* comes with int8 */
+/* Rows and weights with which every pair of products leaves 16 bits. */
+static void fill_extreme(float *x, size_t n, size_t in)
+{
+	for (size_t i = 0; i < n * in; i++)
+		x[i] = i % in == 0 ? -0.01f : 1 - 0.1f * (float)(i % 7 == 3);
+}
+
+/* As many as a pair of products in 16 bits can hold: what oneDNN may be given without VNNI.  The one large
+ * weight of a column meets the least of the row, 0 in 8 bits. */
+static void fill_mild(float *x, float *w, size_t n, size_t out, size_t in)
+{
+	for (size_t i = 0; i < n * in; i++)
+		x[i] = i % in == 0 ? -1.5f : wave(i);
+	for (size_t i = 0; i < out * in; i++)
+		w[i] = i % in == 0 ? 2.1f : wave(i + 77);
+}
+
+enum fill { WAVES, EXTREME, MILD };
+
+/* `run` does the layer; NULL: layer_pack() and layer_run(). */
+static void test_int8(const char *who, size_t n, size_t in, size_t out, enum layer_end end, enum fill how,
+		      bool (*run)(struct layer *l, const float *x, float *y, size_t n, enum layer_end end))
+{
+	CLEANUP(free) float *x = xcalloc(n * in, sizeof(float));
+	CLEANUP(free) float *w = xcalloc(out * in, sizeof(float));
+	CLEANUP(free) float *b = xcalloc(out, sizeof(float));
+	CLEANUP(free) float *y = xcalloc(n * out, sizeof(float));
+	CLEANUP(free) int16_t *row = xcalloc(in, sizeof(int16_t));
+	CLEANUP(free) int8_t *column = xcalloc(in * out, 1);
+	CLEANUP(free) float *scale = xcalloc(out, sizeof(float));
+	struct pool *pool = pool_new();
+	struct layer l = layer_of(w, end == LAYER_PLAIN ? NULL : b, in, out);
+	double worst = 0;
+	int zero;
+
+	fill(x, n * in, 1);
+	fill(w, out * in, 77);
+	fill(b, out, 999);
+	fill(y, n * out, 5);
+	if (how == EXTREME) {
+		fill_extreme(x, n, in);
+		fill_extreme(w, out, in);
+	}
+	if (how == MILD)
+		fill_mild(x, w, n, out, in);
+	for (size_t o = 0; o < out; o++)
+		scale[o] = int8_column(w + o * in, column + o * in, in);
+	if (run != NULL)
+		ok(run(&l, x, y, n, end), "%s runs", who);
+	else if (ok(layer_pack(&l, n, KERNELS_INT8, pool) == 0, "%s packs", who))
+		layer_run(&l, x, y, n, end);
+	for (size_t i = 0; i < n; i++) {
+		double row_scale = (double)int8_row(x + i * in, row, &zero, in);
+
+		for (size_t o = 0; o < out; o++) {
+			int64_t sum = 0;
+			double want, size;
+
+			for (size_t k = 0; k < in; k++)
+				sum += (int64_t)row[k] * column[o * in + k];
+			want = (double)sum * row_scale * (double)scale[o] + (l.b != NULL ? (double)b[o] : 0);
+			size = 1 + fabs(want);
+			if (end == LAYER_ADD)
+				want += (double)wave(i * out + o + 5);
+			if (end == LAYER_RELU)
+				want = fmax(want, 0);
+			if (end == LAYER_GELU)
+				want *= 0.5 * (1 + erf(want / sqrt(2)));
+			worst = fmax(worst, fabs((double)y[i * out + o] - want) / size);
+		}
+	}
+	ok(worst < 1e-6, "%s: %zu rows, %zu -> %zu, end %d: the exact sums, relative difference %.2g", who, n, in, out,
+	   (int)end, worst);
+	layer_release(&l);
+	pool_free(pool);
+}
+
+/* oneDNN's way, also where kernels_can() does not let it: MILD rows are exact without VNNI too. */
+static bool onednn_int8(struct layer *l, const float *x, float *y, size_t n, enum layer_end end)
+{
+	struct pool *pool = pool_new();
+	bool good;
+
+	l->precision = KERNELS_INT8;
+	l->packed = onednn_pack(l, n, KERNELS_INT8, pool);
+	good = l->packed != NULL && onednn_layer(l, x, y, n, end);
+	layer_release(l);
+	pool_free(pool);
+	return good;
+}
+
+static void test_int8_layers(const char *who)
+{
+	for (int end = LAYER_PLAIN; end <= LAYER_ADD; end++) {
+		test_int8(who, 197, 64, 256, (enum layer_end)end, WAVES, NULL);
+		test_int8(who, 7, 1540, 80, (enum layer_end)end, EXTREME, NULL); /* three times DEEP_PAIRS, and 4 */
+		test_int8(who, 1, 101, 33, (enum layer_end)end, EXTREME, NULL);	 /* odd */
+		test_int8("onednn int8", 33, 768, 96, (enum layer_end)end, MILD, onednn_int8);
+	}
+}
+
+static void test_int8_rounding(void)
+{
+	static const float odd[] = { 0, 0, 0, 0 }, one[] = { 3, 3, 3, 3 }, both[] = { -1, 2, 0.5f, 0 };
+	float broken[40] = { 0 };
+	int16_t v[40];
+	int8_t q[4];
+	float scale;
+	int zero;
+
+	is_int((long long)int8_row(odd, v, &zero, 4), 1, "a row of zeros has scale 1");
+	ok(v[0] == 0 && v[3] == 0, "and stays zeros");
+	scale = int8_row(one, v, &zero, 4);
+	ok(zero == 0 && v[0] == 255 && fabsf(scale * 255 - 3) < 1e-6f, "a constant row is exact");
+	scale = int8_row(both, v, &zero, 4);
+	ok(zero == 85 && v[0] == -85 && v[1] == 170 && v[3] == 0, "-1 .. 2 uses the whole range, 0 stays 0: zero %d", zero);
+	ok(fabsf((float)v[2] * scale - 0.5f) <= scale / 2 * 1.0001f, "between: within half a step");
+	scale = int8_column(both, q, 4);
+	ok(q[0] == -64 && q[1] == 127 && q[3] == 0 && fabsf(scale * 127 - 2) < 1e-6f, "a column is symmetric");
+	is_int((long long)int8_column(odd, q, 4), 1, "a column of zeros has scale 1");
+	for (size_t i = 0; i < ARRAY_SIZE(broken); i += 13) {
+		broken[i] = NAN;
+		ok(isnan(int8_row(broken, v, &zero, 40)), "a NaN at %zu is told", i);
+		broken[i] = INFINITY;
+		ok(!isfinite(int8_row(broken, v, &zero, 40)), "and an infinity");
+		broken[i] = 0;
+	}
+}
+
+#endif
 
 static void test_attention(const char *who, size_t n, size_t dim, size_t heads, enum kernels_precision precision)
 {
@@ -200,10 +336,14 @@ static void compare(const char *who, const float *a, const float *b, size_t n, d
 }
 
 /* kernels_avx2.c promises the same bits with any number of threads. */
-static void test_threads(const char *dir, const float *two)
+static void test_threads(const char *dir, enum kernels_precision precision, const float *two)
 {
 	size_t n;
-	CLEANUP(free) float *one = tower(dir, "avx2, one thread", KERNELS_F32, &n);
+	CLEANUP(free) float *one = NULL;
+
+	kernels_set_threads(1);
+	one = tower(dir, "avx2, one thread", precision, &n);
+	kernels_set_threads(2);
 
 	ok(memcmp(one, two, n * sizeof(float)) == 0, "one thread gives the bits of two");
 }
@@ -227,6 +367,7 @@ int main(void)
 	CLEANUP(free) float *blas = NULL;
 	CLEANUP(free) float *dnn = NULL;
 	CLEANUP(free) float *own = NULL;
+	CLEANUP(free) float *eight = NULL;
 	CLEANUP(free) float *half = NULL;
 	struct err e = { "" };
 	size_t n;
@@ -240,7 +381,10 @@ int main(void)
 
 	is_int(kernels_set_backend(KERNELS_OPENBLAS), 0, "OpenBLAS is always there");
 	kernels_set_threads(2);
-	ok(!kernels_can(KERNELS_BF16), "and does no bf16");
+	ok(!kernels_can(KERNELS_BF16) && !kernels_can(KERNELS_INT8), "and does no bf16, no int8");
+#ifdef WITH_ONEDNN
+	test_int8_rounding();
+#endif
 	test_backend("openblas", KERNELS_F32);
 	blas = tower(dir, "openblas", KERNELS_F32, &n);
 
@@ -257,10 +401,17 @@ int main(void)
 		test_backend("avx2", KERNELS_F32);
 		own = tower(dir, "avx2", KERNELS_F32, &n);
 		compare("avx2 f32 to openblas f32", own, blas, n, 1e-4);
-		kernels_set_threads(1);
-		test_threads(dir, own);
-		kernels_set_threads(2);
+		test_threads(dir, KERNELS_F32, own);
+#ifdef WITH_ONEDNN
+		test_int8_layers("avx2 int8");
+#endif
+		eight = tower(dir, "avx2 int8", KERNELS_INT8, &n);
+		compare("avx2 int8 to openblas f32", eight, blas, n, 0.05);
+		test_threads(dir, KERNELS_INT8, eight);
 		(void)kernels_set_backend(KERNELS_ONEDNN);
+#ifdef WITH_ONEDNN
+		test_int8("int8, whoever does it", 28, 768, 96, LAYER_ADD, EXTREME, NULL);
+#endif
 	} else {
 		skip("no AVX2");
 	}

@@ -1,8 +1,8 @@
 /* score.c: our contender in ./run bench: one picture for each line of stdin, its wall and CPU seconds on
  * stdout.
  *
- *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16 PROMPTS
- *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16 PROMPTS FILE ...
+ *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS
+ *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS FILE ...
  *
  * The second form scores raw squares (image_size x image_size bytes) and prints each one's logits with
  * 9 digits instead: for the distance between precisions.  CARZEROD_CACHE=FOLDER: the packed weights are those of
@@ -92,7 +92,7 @@ int main(int argc, char **argv)
 
 	kernels_wait_asleep(argv);
 	if (argc < 6)
-		return fail("BUNDLE THREADS openblas|onednn|avx2 f32|bf16 PROMPTS [FILE ...]");
+		return fail("BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS [FILE ...]");
 	n = strtoul(argv[5], NULL, 10);
 	if (n < 1 || n > MODEL_PROMPTS_MAX)
 		return fail("PROMPTS");
@@ -103,7 +103,7 @@ int main(int argc, char **argv)
 								: KERNELS_OPENBLAS) < 0)
 		return fail("built without it, or not for this CPU");
 	kernels_set_threads((unsigned)strtoul(argv[2], NULL, 10));
-	use.precision = strcmp(argv[4], "bf16") == 0 ? MODEL_BF16 : MODEL_F32;
+	use.precision = strcmp(argv[4], "bf16") == 0 ? MODEL_BF16 : strcmp(argv[4], "int8") == 0 ? MODEL_INT8 : MODEL_F32;
 	if (model_open(argv[1], &use, &m, &e) < 0 ||
 	    model_set_prompts(m, text, n, &e) < 0 || model_run_new(m, &run, &e) < 0)
 		return fail(e.text);
