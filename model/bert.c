@@ -15,7 +15,7 @@
 #include "model/kernels.h"
 
 struct scratch {
-	float *x;      /* [N, D] N = tokens of all texts */
+	float *x;      /* [N, D] N = tokens of all texts, and empty rows */
 	float *q, *k, *v; /* [N, D] */
 	float *h;      /* [N, D] attention's output */
 	float *scores; /* [longest text, longest text] of one head */
@@ -124,15 +124,16 @@ static void sum_state(const struct dims *dims, size_t state, const float *x /* [
 		sum[i] += x[i];
 }
 
+/* tokens: of all texts; n: rows, of which the last are empty. */
 static void forward(const struct bert *bert, struct scratch *s, const struct bert_text *texts,
-		    size_t n_texts, size_t n, float *sum /* [n, D] */)
+		    size_t n_texts, size_t tokens, size_t n, float *sum /* [tokens, D] */)
 {
 	const struct dims *dims = bert->dims;
 	size_t d = dims->dim, f = dims->bert_mlp;
 	float *row = s->x; /* [D] */
 	float eps = dims->bert_eps;
 
-	memset(sum, 0, n * d * sizeof(float));
+	memset(sum, 0, tokens * d * sizeof(float));
 
 	/* Embed: positions count from 0 in every text. */
 	for (size_t t = 0; t < n_texts; t++)
@@ -141,7 +142,7 @@ static void forward(const struct bert *bert, struct scratch *s, const struct ber
 				row[j] = bert->word[(size_t)texts[t].ids[i] * d + j] + bert->type[j] +
 					 bert->position[i * d + j];
 	layernorm(s->x, bert->norm_w, bert->norm_b, eps, s->x, n, d);
-	sum_state(dims, 0, s->x, sum, n * d);
+	sum_state(dims, 0, s->x, sum, tokens * d);
 
 	for (size_t i = 0; i < dims->bert_depth; i++) {
 		const struct bert_layer *l = &bert->layers[i];
@@ -162,14 +163,14 @@ static void forward(const struct bert *bert, struct scratch *s, const struct ber
 		gelu(s->mlp, n * f);
 		linear_add(s->mlp, l->down_w, l->down_b, s->x, n, f, d);
 		layernorm(s->x, l->norm2_w, l->norm2_b, eps, s->x, n, d);
-		sum_state(dims, i + 1, s->x, sum, n * d);
+		sum_state(dims, i + 1, s->x, sum, tokens * d);
 	}
 }
 
 int bert_encode(const struct bert *bert, const struct bert_text *texts, size_t n_texts, float *ret_sum)
 {
 	const struct dims *dims = bert->dims;
-	size_t tokens = 0, longest = 0;
+	size_t tokens = 0, longest = 0, rows;
 	struct scratch s;
 	int r;
 
@@ -182,10 +183,11 @@ int bert_encode(const struct bert *bert, const struct bert_text *texts, size_t n
 		tokens += texts[t].n;
 		longest = texts[t].n > longest ? texts[t].n : longest;
 	}
-	r = scratch_init(&s, dims, tokens, longest);
+	rows = (tokens + BERT_ROWS - 1) / BERT_ROWS * BERT_ROWS;
+	r = scratch_init(&s, dims, rows, longest);
 	if (r < 0)
 		return r;
-	forward(bert, &s, texts, n_texts, tokens, ret_sum);
+	forward(bert, &s, texts, n_texts, tokens, rows, ret_sum);
 	scratch_release(&s);
 	return 0;
 }

@@ -2,6 +2,10 @@
  *
  * Runs on the real tokens only, several texts in one pass: they share every layer except attention,
  * which stays inside each text.  Used when prompts are set, never per picture.
+ *
+ * Products see a multiple of BERT_ROWS rows, the last of them empty: libraries choose code and order of
+ * sums by the shape.  So a text's result is the same to the last bit alone and in any company that fits
+ * BERT_ROWS tokens; and what was kept of it is what would be computed.
  */
 #ifndef CARZEROD_MODEL_BERT_H
 #define CARZEROD_MODEL_BERT_H
@@ -13,6 +17,8 @@
 
 #include "model/manifest.h"
 #include "model/weights.h"
+
+#define BERT_ROWS 128
 
 /* D = dim, F = bert_mlp. */
 struct bert_layer {

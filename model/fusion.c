@@ -212,12 +212,7 @@ void fusion_scratch_release(struct fusion_scratch *s)
 
 void fusion_text_release(struct fusion_text *text)
 {
-	free(text->query);
-	free(text->asked0);
-	free(text->first);
-	free(text->count);
-	free(text->k);
-	free(text->v);
+	pool_free(text->pool);
 	*text = (struct fusion_text){ .n = 0 };
 }
 

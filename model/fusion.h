@@ -37,6 +37,7 @@ struct fusion {
 /* The text side, constant per list of prompts.  M = first[n] memory rows altogether. */
 struct fusion_text {
 	size_t n;
+	struct pool *pool; /* own: all of it lies there */
 	float *query;	/* [n, D] N(text global): the i2t query, and what its residuals add to */
 	float *asked0;	/* [n, H, D] layer 0's i2t query in image space, see fusion_ask() */
 	size_t *first;	/* [n + 1] first memory row of each prompt */

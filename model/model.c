@@ -11,12 +11,12 @@
 #include "model/half.h"
 #include "model/kernels.h"
 #include "model/model.h"
-#include "model/prompts.h"
+#include "model/texts.h"
 
 struct model {
 	struct bundle *bundle;
 	struct cache *cache; /* NULL: none */
-	struct err note;     /* what it gave */
+	struct err packed, note; /* what it gave for the weights; altogether */
 	bool prepared, embeddings; /* to score; embeddings alone */
 	struct model_info info;
 	struct fusion_text text; /* n = 0 until prompts are set */
@@ -71,7 +71,7 @@ static int prepare(struct model *m, const struct model_use *use, struct err *e)
 		(void)err_set(&m->note, 0, "none: %s", note.text);
 	r = bundle_pack(m->bundle, kernels_precision[use->precision], m->cache, &note, e);
 	if (m->cache != NULL)
-		(void)err_set(&m->note, 0, "weights %s", note.text);
+		(void)err_set(&m->packed, 0, "weights %s", note.text);
 	return r;
 }
 
@@ -144,17 +144,14 @@ static int tokenise(const struct tokenizer *t, const char *prompt, size_t word_n
 
 static int compute_tables(struct model *m, const struct bert_text *texts, size_t n, struct err *e)
 {
-	struct prompt_words words;
 	struct fusion_text text;
-	int r;
+	struct err note;
+	int r = texts_tables(m->bundle, m->cache, texts, n, &text, &note, e);
 
-	r = prompts_encode_ids(&m->bundle->bert, texts, n, &words);
 	if (r < 0)
-		return err_set(e, r, "the text tower refused the prompts: %s", strerror(-r));
-	r = prompts_tables(&m->bundle->fusion, &words, &text);
-	prompt_words_release(&words);
-	if (r < 0)
-		return err_set(e, r, "no memory for the tables of %zu prompts", n);
+		return r;
+	if (m->cache != NULL)
+		(void)err_set(&m->note, 0, "%s, %s", m->packed.text, note.text);
 	fusion_text_release(&m->text);
 	m->text = text;
 	weights_rest(m->bundle->weights); /* the text tower is read no more; packed layers neither */

@@ -136,6 +136,11 @@ const void *pool_next(struct pool *p, uint64_t *ret_tag, size_t *ret_n)
 	return head + 1;
 }
 
+void pool_rewind(struct pool *p)
+{
+	p->at = sizeof(struct file_head);
+}
+
 static void *take_filled(struct pool *p, size_t n, uint64_t tag)
 {
 	const struct block_head *head = p->failed ? NULL : block_here(p);
@@ -269,7 +274,7 @@ int pool_map(int fd, const uint8_t key[DIGEST_SIZE], uint64_t max, const char *n
 	p = pool_new();
 	p->map = map;
 	p->size = (size_t)st.st_size;
-	p->at = sizeof(head);
+	pool_rewind(p);
 	*ret = p;
 	return 0;
 }

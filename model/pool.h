@@ -37,6 +37,7 @@ bool pool_filled(const struct pool *p);
 void *pool_take(struct pool *p, size_t n, uint64_t tag);
 /* A filled pool's next block, whatever it is: its tag and size; NULL behind the last. */
 const void *pool_next(struct pool *p, uint64_t *ret_tag, size_t *ret_n);
+void pool_rewind(struct pool *p); /* to its first block */
 /* Makes *table, of n floats, the pool's copy of it.  False as pool_take(). */
 bool pool_keep(struct pool *p, const float **table, size_t n);
 /* Nothing was refused, and a filled pool has no block left. */

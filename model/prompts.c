@@ -17,14 +17,12 @@
 #include "model/kernels.h"
 #include "model/prompts.h"
 
-#define TOKENS_AT_ONCE 512 /* texts in one pass of the text tower; a pass reads all its weights */
-
 /* How many of the n texts fit one pass, at least one. */
 static size_t texts_at_once(const struct bert_text *texts, size_t n, size_t *ret_tokens)
 {
 	size_t tokens = texts[0].n, i;
 
-	for (i = 1; i < n && tokens + texts[i].n <= TOKENS_AT_ONCE; i++)
+	for (i = 1; i < n && tokens + texts[i].n <= BERT_ROWS; i++)
 		tokens += texts[i].n;
 	*ret_tokens = tokens;
 	return i;
@@ -119,26 +117,71 @@ void prompt_words_release(struct prompt_words *words)
 	*words = (struct prompt_words){ .n = 0 };
 }
 
-static int tables_alloc(struct fusion_text *t, const struct dims *dims, size_t n, size_t rows)
+int prompt_words_join(const struct dims *dims, const float *const *rows, const size_t *k, size_t n,
+		      struct prompt_words *ret)
 {
-	size_t row = dims->dim * sizeof(float), bytes;
+	size_t dim = dims->dim, all = 0, bytes;
+	struct prompt_words words = { .n = n };
 
-	if (!mul_ok(rows, dims->fusion_depth * row, &bytes))
+	for (size_t p = 0; p < n; p++)
+		if (!add_ok(all, k[p], &all))
+			return -ENOMEM;
+	if (!mul_ok(all, dim * sizeof(float), &bytes))
 		return -ENOMEM;
+	words.global = calloc(n, dim * sizeof(float));
+	words.first = calloc(n + 1, sizeof(*words.first));
+	words.rows = calloc(1, bytes);
+	if (words.global == NULL || words.first == NULL || words.rows == NULL) {
+		prompt_words_release(&words);
+		return -ENOMEM;
+	}
+	for (size_t p = 0; p < n; p++) {
+		float *to = words.rows + words.first[p] * dim;
+
+		memcpy(to, rows[p], k[p] * dim * sizeof(float));
+		mean(to, k[p], dims->word_num, words.global + p * dim, dim);
+		words.first[p + 1] = words.first[p] + k[p];
+	}
+	*ret = words;
+	return 0;
+}
+
+/* Places for the tables of n prompts with `rows` memory rows; a filled pool knows both numbers itself. */
+static int tables_take(struct fusion_text *t, const struct dims *dims, size_t n, size_t rows, struct pool *pool)
+{
+	size_t row = dims->dim * sizeof(float), bytes, *shape = pool_take(pool, 2 * sizeof(*shape), 0);
+
+	if (shape == NULL)
+		return -EBADMSG;
+	if (!pool_filled(pool)) {
+		shape[0] = n;
+		shape[1] = rows;
+	}
+	n = shape[0];
+	rows = shape[1];
+	if (n > MODEL_PROMPTS_MAX || !mul_ok(rows, dims->fusion_depth * row, &bytes))
+		return -EBADMSG;
 	*t = (struct fusion_text){
 		.n = n,
-		.query = calloc(n, row),
-		.asked0 = calloc(n, dims->fusion_heads * row),
-		.first = calloc(n + 1, sizeof(*t->first)),
-		.count = calloc(rows, sizeof(float)),
-		.k = calloc(1, bytes),
-		.v = calloc(1, bytes),
+		.pool = pool,
+		.query = pool_take(pool, n * row, 0),
+		.asked0 = pool_take(pool, n * dims->fusion_heads * row, 0),
+		.first = pool_take(pool, (n + 1) * sizeof(*t->first), 0),
+		.count = pool_take(pool, rows * sizeof(float), 0),
+		.k = pool_take(pool, bytes, 0),
+		.v = pool_take(pool, bytes, 0),
 	};
-	if (t->query != NULL && t->asked0 != NULL && t->first != NULL && t->count != NULL && t->k != NULL &&
-	    t->v != NULL)
-		return 0;
-	fusion_text_release(t);
-	return -ENOMEM;
+	return pool_whole(pool) ? 0 : -ENOMEM;
+}
+
+int prompts_take_tables(const struct fusion *fusion, struct pool *filled, struct fusion_text *ret)
+{
+	struct fusion_text t;
+	int r = tables_take(&t, fusion->dims, 0, 0, filled);
+
+	if (r == 0)
+		*ret = t;
+	return r;
 }
 
 /* Fills memory with global, words and a zero row of each prompt; first and count with their meaning. */
@@ -171,13 +214,17 @@ int prompts_tables(const struct fusion *fusion, const struct prompt_words *words
 	CLEANUP(free) float *h = calloc(n, d * sizeof(float));	       /* [n, D] */
 	CLEANUP(free) float *q = calloc(n, d * sizeof(float));	       /* [n, D] */
 	struct fusion_text t;
+	struct pool *pool;
 	int r;
 
 	if (memory == NULL || h == NULL || q == NULL)
 		return -ENOMEM;
-	r = tables_alloc(&t, dims, n, rows);
-	if (r < 0)
+	pool = pool_new();
+	r = tables_take(&t, dims, n, rows, pool);
+	if (r < 0) {
+		pool_free(pool);
 		return r;
+	}
 
 	fusion_norm(fusion, words->global, t.query, n);
 	layernorm(t.query, l0->norm2_w, l0->norm2_b, dims->fusion_eps, h, n, d);

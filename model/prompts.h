@@ -23,8 +23,13 @@ struct prompt_words {
 /* -EBADMSG for bad ids (bert.h), -ENOMEM. */
 int prompts_encode_ids(const struct bert *bert, const struct bert_text *texts, size_t n,
 		       struct prompt_words *ret);
+/* The same from rows that prompts_encode_ids() once made: rows[p] is [k[p], D].  -ENOMEM. */
+int prompt_words_join(const struct dims *dims, const float *const *rows, const size_t *k, size_t n,
+		      struct prompt_words *ret);
 void prompt_words_release(struct prompt_words *words); /* also of a zeroed one */
 
 int prompts_tables(const struct fusion *fusion, const struct prompt_words *words, struct fusion_text *ret);
+/* The tables that somebody kept of ret->pool; on success the pool is theirs.  -EBADMSG: no such tables. */
+int prompts_take_tables(const struct fusion *fusion, struct pool *filled, struct fusion_text *ret);
 
 #endif

@@ -19,6 +19,7 @@
 
 #define PATH 320
 #define PROMPTS 3
+#define MANY MODEL_PROMPTS_MAX
 
 static char scratch[] = "/tmp/carzerod-test-cache-XXXXXX", folder[64], bundle[64];
 static const uint8_t key[DIGEST_SIZE] = { 1, 2, 3 };
@@ -214,10 +215,10 @@ static void test_folder(void)
 /* ---- a model ---- */
 
 static uint64_t spare;
-static const char *const prompts[PROMPTS] = { "There is Pneumothorax.", "There is pleural effusion", "There is mass" };
+static const char *const usual[PROMPTS] = { "There is Pneumothorax.", "There is pleural effusion", "There is mass" };
 
 /* Scores of one picture, and what the cache gave. */
-static bool score(bool cached, float ret[PROMPTS], char note[ERR_TEXT_MAX])
+static bool score_list(bool cached, const char *const *prompts, size_t n, float *ret /* [n] */, char note[ERR_TEXT_MAX])
 {
 	const struct model_use use = { .cache = cached ? folder : NULL, .spare = spare };
 	CLEANUP(free) uint8_t *square = xcalloc(256, 256);
@@ -228,12 +229,17 @@ static bool score(bool cached, float ret[PROMPTS], char note[ERR_TEXT_MAX])
 
 	for (size_t i = 0; i < 256 * 256; i++)
 		square[i] = (uint8_t)(i * (i >> 8) >> 5);
-	good = model_open(bundle, &use, &m, &e) == 0 && model_set_prompts(m, prompts, PROMPTS, &e) == 0 &&
+	good = model_open(bundle, &use, &m, &e) == 0 && model_set_prompts(m, prompts, n, &e) == 0 &&
 	       model_run_new(m, &run, &e) == 0 && model_score(run, square, ret, NULL) == 0;
 	(void)str_copy(note, ERR_TEXT_MAX, m != NULL ? model_cache_note(m) : e.text);
 	model_run_free(run);
 	model_close(m);
 	return good;
+}
+
+static bool score(bool cached, float ret[PROMPTS], char note[ERR_TEXT_MAX])
+{
+	return score_list(cached, usual, PROMPTS, ret, note);
 }
 
 static void same(const float want[PROMPTS], const char *starts, const char *what)
@@ -258,7 +264,72 @@ static void damage(const float want[PROMPTS], const char *kind, const char *made
 	same(want, made, "so is one that was cut short");
 	ok(files(kind, path) > 0 && truncate(path, 0) == 0, "emptied");
 	same(want, made, "and an empty one");
-	same(want, "weights found", "once");
+	same(want, "weights found, texts found", "once");
+}
+
+/* The tables go, so that words are asked for. */
+static void test_damaged_words(const float want[PROMPTS])
+{
+	char path[PATH];
+	struct stat st;
+
+	ok(files(".tables", path) > 0 && unlink(path) == 0, "no tables");
+	same(want, "weights found, 0 of 3 texts made", "the words are there");
+	ok(files(".tables", path) > 0 && unlink(path) == 0, "no tables");
+	if (!ok(files(".words", path) > 0 && stat(path, &st) == 0, "there is a file of words"))
+		return;
+	flip(path, st.st_size / 2);
+	same(want, "weights found, 3 of 3 texts made: ", "damaged words are made anew");
+	same(want, "weights found, texts found", "once");
+}
+
+static void compare_list(const char *const *prompts, size_t n, const char *note_ends, const char *what)
+{
+	CLEANUP(free) float *want = xcalloc(n, sizeof(float));
+	CLEANUP(free) float *got = xcalloc(n, sizeof(float));
+	char note[ERR_TEXT_MAX];
+
+	ok(score_list(false, prompts, n, want, note) && score_list(true, prompts, n, got, note) &&
+		   memcmp(want, got, n * sizeof(float)) == 0,
+	   "%s: the same scores as without a cache", what);
+	ok(strlen(note) >= strlen(note_ends) && strcmp(note + strlen(note) - strlen(note_ends), note_ends) == 0, "%s: %s", what,
+	   note);
+}
+
+/* A list that differs in one prompt costs one; and a prompt that lay beside others is what it is alone. */
+static void test_other_lists(void)
+{
+	static const char *const more[] = { "There is Pneumothorax.", "There is cardiac silhouette", "There is pleural effusion",
+					    "There is mass" };
+	static const char *const turned[] = { "There is mass", "There is mass", "There is Pneumothorax." };
+
+	compare_list(more, 4, " 1 of 4 texts made", "one more");
+	compare_list(more, 4, " texts found", "again");
+	compare_list(turned, 3, " 0 of 3 texts made", "turned round, one twice");
+	compare_list(more + 1, 1, " 0 of 1 texts made", "one alone");
+}
+
+/* So many lists that the first one's words have gone. */
+static void test_many(void)
+{
+	static char text[3 * MANY][32];
+	const char *list[MANY];
+	char note[ERR_TEXT_MAX], path[PATH];
+	CLEANUP(free) float *got = xcalloc(MANY, sizeof(float));
+
+	for (size_t i = 0; i < 3 * MANY; i++)
+		(void)snprintf(text[i], sizeof(text[i]), "There is %c %c %c", (int)('a' + i / 144), (int)('a' + i / 12 % 12),
+			       (int)('a' + i % 12));
+	for (size_t round = 0; round < 4; round++) {
+		for (size_t i = 0; i < MANY; i++)
+			list[i] = text[round % 3 * MANY + i];
+		ok(score_list(true, list, MANY, got, note) && strstr(note, ", 512 of 512 texts made") != NULL, "list %zu: %s", round,
+		   note);
+	}
+	ok(score_list(true, list, MANY / 2, got, note) && strstr(note, ", 0 of 256 texts made") != NULL, "the last is there: %s",
+	   note);
+	is_int(files(".words", path), 1, "one file of words");
+	is_int(files(".tables", path), CACHE_KEPT, "some of tables");
 }
 
 /* The weights file gets other bytes and model.json still names the digest of the old ones. */
@@ -283,15 +354,19 @@ static void test_model_start(void)
 	if (!ok(score(false, want, note), "scores without a cache %s", note))
 		return;
 	is_str(note, "", "nothing to tell");
-	same(want, "weights made", "a cold start");
-	same(want, "weights found", "a warm one");
+	same(want, "weights made, 3 of 3 texts made", "a cold start");
+	same(want, "weights found, texts found", "a warm one");
 	damage(want, ".weights", "weights made: ");
+	damage(want, ".tables", "weights found, 0 of 3 texts made: ");
+	test_damaged_words(want);
+	test_other_lists();
+	test_many();
 	test_touched();
-	same(want, "weights made", "touched");
+	same(want, "weights made, 3 of 3 texts made", "touched");
 	kernels_set_threads(2);
 	ok(score(true, got, note) && strncmp(note, "weights made", 12) == 0, "another number of threads: %s", note);
 	kernels_set_threads(1);
-	same(want, "weights found", "the old one");
+	same(want, "weights found, texts found", "the old one");
 	empty(folder);
 	spare = UINT64_MAX / 2;
 	same(want, "weights not kept: ", "an emptied folder on a full disk");
