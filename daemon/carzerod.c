@@ -115,7 +115,8 @@ static void warn_about(const struct config *c)
  * helpers need.  Helpers inherit them and get narrower ones (helper.h). */
 static void wall_in(const struct config *c, const char *path, char *const tls[CREDENTIAL_FILES])
 {
-	const char *reads[] = { path, c->findings, c->model, tls[0], tls[1], tls[2], tls[3] };
+	/* a wall stands around whoever is started within it: what a helper reads we must be allowed to */
+	const char *reads[] = { path, c->findings, c->model, KEEPER_FONT_CACHE, tls[0], tls[1], tls[2], tls[3] };
 	CLEANUP(close) int set = -1;
 	struct err e;
 	size_t i;

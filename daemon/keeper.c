@@ -159,9 +159,6 @@ void keeper_reach_tls(const struct keeper *k, struct helper_reach *reach)
 
 _Static_assert(HELPER_PORTS_MAX >= 2 * CONFIG_LISTEN_MAX && HELPER_READS_MAX >= 3 + CREDENTIAL_FILES, "a receiver's reach");
 
-/* A file in the folder in which Debian keeps fontconfig's caches. */
-#define FONT_CACHE "/var/cache/fontconfig/CACHEDIR.TAG"
-
 void keeper_helpers(struct keeper *k)
 {
 	size_t i;
@@ -179,7 +176,7 @@ void keeper_helpers(struct keeper *k)
 		k->receiver.reach.binds[k->config->n_listen + i] = k->config->tls.listen[i].port;
 	keeper_reach_tls(k, &k->receiver.reach);
 	set_helper(k, &k->image);
-	k->image.reach.reads[1] = FONT_CACHE;
+	k->image.reach.reads[1] = KEEPER_FONT_CACHE;
 	set_helper(k, &k->export);
 }
 

@@ -48,6 +48,8 @@
 #define RETENTION_HOLD_MS (24ll * 3600 * 1000)
 #define KEEPER_SOCKETS_MAX IPC_SOCKETS_MAX
 #define KEEPER_RETIRED_MAX 8
+/* a file in the folder in which Debian keeps fontconfig's caches */
+#define KEEPER_FONT_CACHE "/var/cache/fontconfig/CACHEDIR.TAG"
 
 _Static_assert(KEEPER_JOBS_MAX + KEEPER_COMPOSE_MAX <= IPC_IMAGE_JOBS_MAX, "carzerod-image must take all");
 

@@ -200,4 +200,5 @@ grep -q 'U+10FFFD' "$work/check.txt"
 ok $? "and names the character"
 "$builddir/carzerod" --check-config -c "$work/carzerod.yaml" >"$work/check.txt" 2>&1
 is $? 0 "and takes the usual one"
+is "$(grep -c Fontconfig "$work/node.log")" 0 "fontconfig has nothing to say: its caches can be read"
 finish
