@@ -19,7 +19,7 @@ PATH=$work/bin:$PATH
 
 commands() { # commands PAGE: one a line
 	awk '/^ *```sh$/ { on = 1; next } /^ *```/ { on = 0 } on && NF' "$1" | sed -e 's/^ *//' -e 's/  *#.*//' \
-		-e "s/STUDY_UID/2.25.701/g" -e "s/NODE_PORT/$node_port/g" -e "s/ARCHIVE_PORT/$archive_port/g"
+		-e "s/STUDY_UID/2.25.701/g" -e "s/NODE_PORT/$node_port/g" -e "s/ARCHIVE_PORT/$archive_port/g" -e "s/ORTHANC/ARCHIVE/g"
 }
 for page in README.md doc/operations.md; do
 	commands "$srcdir/$page" >"$work/commands.txt"
