@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -39,7 +38,7 @@ const char *helper_folder(void)
 }
 
 /* Between fork and exec: only async-signal-safe calls. */
-static void become(const char *path, char *const argv[], const int *fds, size_t n_fds, int walls, int nice, pid_t keeper)
+static void become(const char *path, char *const argv[], const int *fds, size_t n_fds, int walls, pid_t keeper)
 {
 	int high[1 + HELPER_FDS_MAX];
 	sigset_t none;
@@ -47,8 +46,6 @@ static void become(const char *path, char *const argv[], const int *fds, size_t 
 
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || landlock_enter(walls) < 0)
 		_exit(FATAL_OS);
-	if (nice != 0)
-		(void)setpriority(PRIO_PROCESS, 0, nice); /* going lower is never refused */
 	/* first out of the way of the low numbers, then down to them: sources and targets overlap */
 	for (i = 0; i < n_fds; i++) {
 		high[i] = fcntl(fds[i], F_DUPFD, IPC_FD + (int)n_fds);
@@ -131,7 +128,7 @@ int helper_start(struct helper *h, const int *fds, size_t n_fds, int64_t now, st
 		memcpy(give + 1, fds, n_fds * sizeof(*fds));
 	pid = fork();
 	if (pid == 0)
-		become(path, argv, give, n_fds + 1, walls, h->nice, keeper);
+		become(path, argv, give, n_fds + 1, walls, keeper);
 	(void)close(pair[1]);
 	if (pid < 0) {
 		(void)close(pair[0]);

@@ -32,7 +32,6 @@ struct helper {
 	const char *program;          /* file name in the libexec folder; also its name in the log */
 	const char *argv[HELPER_ARGS_MAX]; /* arguments after the program's name, NULL at the end */
 	struct helper_reach reach;
-	int nice;                     /* 0: as we are; more: lets the others go first */
 	pid_t pid;                    /* 0: not running */
 	int sock;                     /* our end, non-blocking; -1 */
 	bool ready;                   /* it has said so */

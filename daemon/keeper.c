@@ -33,7 +33,6 @@
 #define COUNTS_EVERY_MS 2000
 #define STATUS_EVERY_MS 10000
 #define FULL_PAUSE_MS 100
-#define ANALYSIS_NICE 5  /* a sender waits for its answer, an image can: a third of a receiver's share where both want a core */
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
 #define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + \
 		  KEEPER_RETIRED_MAX + NOTIFY_MAX + 6)
@@ -200,12 +199,9 @@ static void init_helpers(struct keeper *k)
 
 	helper_init(&k->receiver, "carzerod-receive");
 	helper_init(&k->image, "carzerod-image");
-	k->image.nice = ANALYSIS_NICE;
 	helper_init(&k->export, "carzerod-export");
-	for (i = 0; i < KEEPER_WORKERS_MAX; i++) {
+	for (i = 0; i < KEEPER_WORKERS_MAX; i++)
 		helper_init(&k->infer[i], "carzerod-infer");
-		k->infer[i].nice = ANALYSIS_NICE;
-	}
 	for (i = 0; i < KEEPER_RETIRED_MAX; i++)
 		helper_init(&k->retired[i], "carzerod-receive");
 	helper_init(&k->trial, "carzerod-infer");
