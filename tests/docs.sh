@@ -6,6 +6,8 @@ command -v storescu >/dev/null && command -v storescp >/dev/null || skip_all "dc
 begin
 
 phantom --seed 7 --study-uid 2.25.701 -o "$work/film.dcm"
+cp "$srcdir/tests/findings-test.yaml" "$work/new.yaml"
+storage_more='keep_embeddings: true'
 write_config
 start_archive
 start_node

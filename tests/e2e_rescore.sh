@@ -1,6 +1,6 @@
 #!/bin/sh
 # e2e_rescore.sh: embeddings are kept where they are asked for, score again what was scored, and go with their patient.
-# The demonstration model, so that logits mean something.  CHECK_LONG=yes: 10,000 embeddings, and how much faster that is.
+# The demonstration model, so that logits mean something.  How much faster that is: long_rescore.sh.
 . "$srcdir/tests/e2e.sh"
 command -v storescu >/dev/null && command -v storescp >/dev/null || skip_all "dcmtk's tools are not installed"
 begin
@@ -150,6 +150,12 @@ stop_node
 "$builddir/carzerod" --rebuild -c "$work/carzerod.yaml" >"$work/rebuild.out" 2>&1
 is $? 0 "rebuild"
 is "$(db 'SELECT count(*) FROM instance WHERE embedding <> 0')" 3 "embeddings are known to the new database"
+# an image that waits, of a node that does not come: not for ever
+db "UPDATE instance SET state = 0, outcome = 0 WHERE id = 1"
+rescore --findings "$list" --json
+number waited | awk '{ exit !($1 >= 4.9) }'
+is "$? $(number scored)" "0 3" "live images come first, for a while"
+db "UPDATE instance SET state = 2, outcome = 1 WHERE id = 1"
 start_node
 check "and nothing is done twice" wait_for 20 nothing_waits
 rescore --findings "$list" --json

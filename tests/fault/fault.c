@@ -434,7 +434,7 @@ void node_setup(const struct node_setup *s)
 		      "threads: 1\n"
 		      "settle: 0\n"
 		      "settle_max: 3\n"
-		      "storage: {min_free: 1 MiB, %s}\n"
+		      "storage: {min_free: 1 MiB, keep_embeddings: true, %s}\n"
 		      "limits: {associations_per_host: 32%s%s}\n"
 		      "access:\n"
 		      "- {calling_ae: \"*\", from: [127.0.0.0/8]}\n"

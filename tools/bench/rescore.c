@@ -3,7 +3,7 @@
  *	rescore BUNDLE THREADS avx2|onednn|openblas PROMPTS PICTURES ROUNDS [FILE ...]
  *
  * Each FILE is a raw square (image_size x image_size bytes); without one squares are noise.  A line a round: wall and CPU
- * ms a picture from pixels and from embeddings (read from memory; reading a file and hashing it is e2e_rescore.sh's affair), and
+ * ms a picture from pixels and from embeddings (read from memory; reading and checking files is in tests/long_rescore.sh), and
  * their ratio.  At the end the distance of the logits.
  */
 #include <math.h>
