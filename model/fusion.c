@@ -185,12 +185,11 @@ int fusion_scratch_init(struct fusion_scratch *s, const struct dims *dims)
 		.q = calloc(2 * c * d, sizeof(float)),
 		.asked = calloc(c * h * d, sizeof(float)),
 		.scores = calloc(c * h * t, sizeof(float)),
-		.row = calloc(dims->word_num + 2, sizeof(float)),
 		.mlp = calloc(2 * c * widest, sizeof(float)),
 		.mlp2 = calloc(2 * c * widest, sizeof(float)),
 	};
 	if (s->memory != NULL && s->x != NULL && s->h != NULL && s->q != NULL && s->asked != NULL &&
-	    s->scores != NULL && s->row != NULL && s->mlp != NULL && s->mlp2 != NULL)
+	    s->scores != NULL && s->mlp != NULL && s->mlp2 != NULL)
 		return 0;
 	fusion_scratch_release(s);
 	return -ENOMEM;
@@ -204,7 +203,6 @@ void fusion_scratch_release(struct fusion_scratch *s)
 	free(s->q);
 	free(s->asked);
 	free(s->scores);
-	free(s->row);
 	free(s->mlp);
 	free(s->mlp2);
 	*s = (struct fusion_scratch){ .x = NULL };
@@ -308,12 +306,7 @@ static void forward_chunk(const struct fusion *fusion, struct fusion_scratch *s,
 				  s->h + h * width, d, pairs, width, d);
 
 		/* t2i: each prompt's query on its own few rows. */
-		for (size_t p = 0; p < pairs; p++) {
-			size_t at = text->first[from + p % n], keys = text->first[from + p % n + 1] - at;
-
-			attention(q_t2i + p * d, d, k + at * d, d, v + at * d, d, text->count + at,
-				  h_t2i + p * d, d, s->row, 1, keys, d, heads);
-		}
+		attention_apart(q_t2i, k, v, text->count, text->first + from, n, h_t2i, pairs, d, heads);
 		layer_run(&l->out, s->h, s->x, 2 * pairs, LAYER_ADD);
 
 		/* MLP */

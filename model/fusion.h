@@ -52,7 +52,6 @@ struct fusion_scratch {
 	float *q;	 /* [2C, D] */
 	float *asked;	 /* [C, H, D] i2t queries in image space, then the mixed image rows */
 	float *scores;	 /* [C, H, T] */
-	float *row;	 /* [W + 2] scores of one t2i query and head */
 	float *mlp;	 /* [2C, max(F, head widths)] */
 	float *mlp2;	 /* the same */
 };

@@ -22,6 +22,8 @@
 
 #include "model/pool.h"
 
+#define KERNELS_APART_MAX 4100 /* DIMS_POSITIONS_MAX of manifest.h, and two */
+
 enum kernels_backend { KERNELS_OPENBLAS, KERNELS_ONEDNN, KERNELS_AVX2 };
 enum kernels_precision { KERNELS_F32, KERNELS_BF16, KERNELS_INT8 };
 
@@ -167,5 +169,14 @@ void attention(const float *q, size_t ldq, /* [nq, dim] */
 	       float *out, size_t ldo,	   /* [nq, dim] */
 	       float *scores,		   /* [nq, nk] scratch */
 	       size_t nq, size_t nk, size_t dim, size_t heads);
+
+/* The same for n queries that each have a few keys of their own: query i meets rows first[i % period] ..
+ * first[i % period + 1] of k and v, at most KERNELS_APART_MAX.  The result of a query depends on nothing else. */
+void attention_apart(const float *q,			 /* [n, dim] */
+		     const float *k, const float *v,	 /* [rows, dim] */
+		     const float *count,		 /* [rows] as in softmax */
+		     const size_t *first, size_t period, /* [period + 1] */
+		     float *out,			 /* [n, dim] */
+		     size_t n, size_t dim, size_t heads);
 
 #endif

@@ -375,6 +375,72 @@ void attention(const float *q, size_t ldq, const float *k, size_t ldk, const flo
 	}
 }
 
+/* A few keys are too few for a library: calling it would cost more than the products. */
+struct apart_work {
+	const float *q, *k, *v, *count; /* [n, dim], [rows, dim], [rows, dim], [rows] */
+	const size_t *first;		/* [period + 1] */
+	float *out;			/* [n, dim] */
+	size_t period, dim, heads;
+};
+
+VECTOR_CODE
+static void dots(const float *restrict q /* [n] */, const float *restrict k /* [keys, ldk] */, size_t ldk,
+		 float *restrict ret /* [keys] */, size_t keys, size_t n)
+{
+	for (size_t i = 0; i < keys; i++) {
+		const float *row = k + i * ldk; /* [n] */
+		float sum[LANES] = { 0 };
+		size_t j;
+
+		for (j = 0; j + LANES <= n; j += LANES)
+			for (size_t l = 0; l < LANES; l++)
+				sum[l] += q[j + l] * row[j + l];
+		for (; j < n; j++)
+			sum[j % LANES] += q[j] * row[j];
+		ret[i] = lanes_sum(sum);
+	}
+}
+
+VECTOR_CODE
+static void weighted_sum(const float *restrict share /* [keys] */, const float *restrict v /* [keys, ldv] */, size_t ldv,
+			 float *restrict ret /* [n] */, size_t keys, size_t n)
+{
+	for (size_t j = 0; j < n; j++)
+		ret[j] = 0;
+	for (size_t i = 0; i < keys; i++)
+		for (size_t j = 0; j < n; j++)
+			ret[j] += share[i] * v[i * ldv + j];
+}
+
+static void apart_part(void *arg, size_t from, size_t to)
+{
+	const struct apart_work *t = arg;
+	size_t d = t->dim, width = d / t->heads;
+	float scores[KERNELS_APART_MAX];
+
+	for (size_t i = from; i < to; i++) {
+		size_t at = t->first[i % t->period], keys = t->first[i % t->period + 1] - at;
+
+		assert(keys <= KERNELS_APART_MAX);
+		for (size_t h = 0; h < t->heads; h++) {
+			size_t column = h * width;
+
+			dots(t->q + i * d + column, t->k + at * d + column, d, scores, keys, width);
+			softmax_rows(scores, t->count + at, 1 / sqrtf((float)width), 1, keys);
+			weighted_sum(scores, t->v + at * d + column, d, t->out + i * d + column, keys, width);
+		}
+	}
+}
+
+void attention_apart(const float *q, const float *k, const float *v, const float *count, const size_t *first,
+		     size_t period, float *out, size_t n, size_t dim, size_t heads)
+{
+	struct apart_work work = { .q = q, .k = k, .v = v, .count = count, .first = first, .out = out,
+				   .period = period, .dim = dim, .heads = heads };
+
+	each(n, apart_part, &work);
+}
+
 struct shares_work {
 	float *x;	  /* [n, m] scores; with float32 the shares too */
 	uint16_t *shares; /* [n, m] bfloat16, or NULL */

@@ -285,6 +285,31 @@ static void test_attention(const char *who, size_t n, size_t dim, size_t heads, 
 	self_attention_release(&a);
 }
 
+/* Queries with keys of their own against attention() on each. */
+static void test_apart(const char *who)
+{
+	enum { N = 5, DIM = 96, HEADS = 4, PERIOD = 3, KEYS = 20 };
+	static const size_t first[PERIOD + 1] = { 0, 3, 4, KEYS };
+	float q[N * DIM], k[KEYS * DIM], v[KEYS * DIM], count[KEYS], got[N * DIM], want[DIM], scores[KEYS];
+	double far = 0;
+
+	fill(q, N * DIM, 3);
+	fill(k, KEYS * DIM, 4000);
+	fill(v, KEYS * DIM, 9000);
+	for (size_t i = 0; i < KEYS; i++)
+		count[i] = i % 4 == 3 ? 90 : 1;
+	attention_apart(q, k, v, count, first, PERIOD, got, N, DIM, HEADS);
+	for (size_t i = 0; i < N; i++) {
+		size_t at = first[i % PERIOD];
+
+		attention(q + i * DIM, DIM, k + at * DIM, DIM, v + at * DIM, DIM, count + at, want, DIM, scores, 1,
+			  first[i % PERIOD + 1] - at, DIM, HEADS);
+		for (size_t j = 0; j < DIM; j++)
+			far = fmax(far, fabs((double)got[i * DIM + j] - (double)want[j]));
+	}
+	ok(far < 1e-6, "%s: queries with keys of their own: max abs difference %.2g", who, far);
+}
+
 static void test_backend(const char *who, enum kernels_precision precision)
 {
 	for (int end = LAYER_PLAIN; end <= LAYER_ADD; end++) {
@@ -295,6 +320,7 @@ static void test_backend(const char *who, enum kernels_precision precision)
 	test_layer(who, 5, 48, 1, LAYER_PLAIN, precision);
 	test_attention(who, 197, 64, 4, precision);
 	test_attention(who, 50, 192, 3, precision);
+	test_apart(who);
 }
 
 /* The tower's rows [T, D] of one picture; NULL when the precision cannot be had. */
