@@ -31,6 +31,7 @@
 #include "store/spool.h"
 
 #define FAN 128           /* first two hex digits of a 63-bit id: 00 to 7f */
+#define FAN_RUN 256       /* files in a row that share a directory, so that those of one commit want one fsync and not one each */
 #define ID_DIGITS 16
 #define NAME_SIZE (2 + 1 + ID_DIGITS + 1) /* "XX/ID" */
 #define CREATE_TRIES 16   /* two equal 63-bit numbers in a row mean a broken generator, not bad luck */
@@ -51,6 +52,8 @@ struct spool {
 	int root;                            /* STATE/spool */
 	int box[SPOOL_BOX_COUNT];
 	bool touched[SPOOL_BOX_COUNT][FAN];  /* a flat box uses [0] */
+	unsigned created;                    /* files, for the directory of the next */
+	uint64_t fan;                        /* that is theirs for now */
 };
 
 static void cleanup_spool_close(struct spool **s)
@@ -220,20 +223,23 @@ void spool_close(struct spool *s)
 
 /* ---- one file ------------------------------------------------------------------------------- */
 
-static int random_id(uint64_t *ret)
+#define LOW_BITS (UINT64_MAX >> 8) /* of an id, below its directory */
+
+static int random_id(struct spool *s, uint64_t *ret)
 {
 	uint64_t id = 0;
 
-	while (id == 0) {
+	while ((id & LOW_BITS) == 0) {
 		ssize_t n = getrandom(&id, sizeof(id), 0);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		if (n != sizeof(id))
 			id = 0;
-		id &= INT64_MAX;
 	}
-	*ret = id;
+	if (s->created++ % FAN_RUN == 0)
+		s->fan = id >> 56 & (FAN - 1);
+	*ret = (id & LOW_BITS) | s->fan << 56;
 	return 0;
 }
 
@@ -247,7 +253,7 @@ int spool_create(struct spool *s, uint64_t *ret_id)
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < CREATE_TRIES; i++) {
-		r = random_id(&id);
+		r = random_id(s, &id);
 		if (r < 0)
 			return r;
 		name_of(SPOOL_INCOMING, id, name);

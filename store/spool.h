@@ -7,7 +7,8 @@
  *	STATE/spool/embeddings/XX/ID     what the network made of an object (embedding.h), named by its row
  *	STATE/spool/quarantine/ID        objects that recovery found without a row, kept for a person
  *
- * ID is 16 lower-case hex digits of a random 63-bit number: a name never contains a peer's bytes.
+ * ID is 16 lower-case hex digits of a 63-bit number, random but for XX, which a few hundred files in a row share: a name never
+ * contains a peer's bytes.
  * Every path is opened relative to a directory descriptor, with O_NOFOLLOW | O_CLOEXEC, mode 0600 (directories 0700).
  *
  * Durability, in this order and nowhere else: whoever writes a file fsyncs it; spool_move() renames
