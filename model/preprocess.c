@@ -18,10 +18,23 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "base/mem.h"
 
 #include "model/preprocess.h"
+
+#define LINES 8 /* of the film that are summed side by side */
+
+/* As in kernels_math.h, and without contraction whatever the attribute makes of the file's options. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTOR_CODE                                                                                     \
+	__attribute__((target_clones("arch=x86-64-v3", "default"), optimize("O3", "fp-contract=off")))
+#else
+#define VECTOR_CODE
+#endif
 
 struct image {
 	uint8_t *p;
@@ -51,6 +64,7 @@ static void resize_copy(const struct source *src, const struct image *dst)
 
 /* Both ratios whole: the mean of ix x iy blocks.  At side 256 a sum stays below 2^24, which float32
  * holds exactly. */
+VECTOR_CODE
 static void resize_blocks(const struct source *src, const struct image *dst, size_t ix, size_t iy)
 {
 	float scale = 1.0f / (float)(ix * iy);
@@ -61,9 +75,13 @@ static void resize_blocks(const struct source *src, const struct image *dst, siz
 			const uint8_t *p = src->p + y * iy * src->width + x * ix;
 			uint64_t sum = 0;
 
-			for (j = 0; j < iy; j++)
+			for (j = 0; j < iy; j++) {
+				uint32_t line = 0; /* 255 * PREPROCESS_SIDE_MAX fits */
+
 				for (i = 0; i < ix; i++)
-					sum += p[j * src->width + i];
+					line += p[j * src->width + i];
+				sum += line;
+			}
 			dst->p[y * dst->stride + x] = ix == 2 && iy == 2 ? (uint8_t)((sum + 2) >> 2)
 									  : round_u8((float)sum * scale);
 		}
@@ -109,32 +127,86 @@ static void area_store(const float *sum, const struct image *dst, size_t y)
 		dst->p[y * dst->stride + x] = round_u8(sum[x]);
 }
 
+/* LINES lines from p on, of n that there are (the last stands in for the others), element by element. */
+static void interleave(const uint8_t *p, size_t width, size_t n, uint8_t *ret /* [width, LINES] */)
+{
+	const uint8_t *at[LINES];
+	size_t x = 0;
+
+	for (size_t l = 0; l < LINES; l++)
+		at[l] = p + (l < n ? l : n - 1) * width;
+#ifdef __SSE2__
+	for (; x + 8 <= width; x += 8) {
+		__m128i pair[4], low[2], high[2], *to = (__m128i *)(void *)(ret + x * LINES);
+
+		for (size_t l = 0; l < 4; l++)
+			pair[l] = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(const void *)(at[2 * l] + x)),
+						    _mm_loadl_epi64((const __m128i *)(const void *)(at[2 * l + 1] + x)));
+		for (size_t l = 0; l < 2; l++) {
+			low[l] = _mm_unpacklo_epi16(pair[2 * l], pair[2 * l + 1]);
+			high[l] = _mm_unpackhi_epi16(pair[2 * l], pair[2 * l + 1]);
+		}
+		_mm_storeu_si128(to, _mm_unpacklo_epi32(low[0], low[1]));
+		_mm_storeu_si128(to + 1, _mm_unpackhi_epi32(low[0], low[1]));
+		_mm_storeu_si128(to + 2, _mm_unpacklo_epi32(high[0], high[1]));
+		_mm_storeu_si128(to + 3, _mm_unpackhi_epi32(high[0], high[1]));
+	}
+#endif
+	for (; x < width; x++)
+		for (size_t l = 0; l < LINES; l++)
+			ret[x * LINES + l] = at[l][x];
+}
+
+/* What each of LINES lines gives to each column of the result, in the order of the shares: a line's sum is one
+ * chain of additions, but LINES of them do not wait for each other. */
+VECTOR_CODE
+static void sum_lines(const uint8_t *restrict lines /* [width, LINES] */, const struct share *xs, size_t nx,
+		      float *restrict ret /* [columns, LINES] */)
+{
+	for (size_t k = 0; k < nx;) {
+		size_t dst = xs[k].dst;
+		float sum[LINES] = { 0 };
+
+		for (; k < nx && xs[k].dst == dst; k++)
+			for (size_t l = 0; l < LINES; l++)
+				sum[l] += (float)lines[xs[k].src * LINES + l] * xs[k].weight;
+		memcpy(ret + dst * LINES, sum, sizeof(sum));
+	}
+}
+
 static int resize_area(const struct source *src, const struct image *dst, double scale_x, double scale_y)
 {
 	CLEANUP(free) struct share *xs = NULL, *ys = NULL;
-	CLEANUP(free) float *row = NULL, *sum = NULL;
-	size_t nx, ny, i, k, x, y = 0;
+	CLEANUP(free) uint8_t *lines = NULL;	      /* [src->width, LINES] */
+	CLEANUP(free) float *rows = NULL, *sum = NULL; /* [dst->width, LINES], [dst->width] */
+	size_t nx, ny, i, x, y = 0, from = 0, to = 0;  /* lines holds [from, to) */
 
 	xs = calloc(src->width + 2 * dst->width, sizeof(*xs));
 	ys = calloc(src->height + 2 * dst->height, sizeof(*ys));
-	row = calloc(dst->width, sizeof(*row));
+	lines = calloc(src->width, LINES);
+	rows = calloc(dst->width, LINES * sizeof(*rows));
 	sum = calloc(dst->width, sizeof(*sum));
-	if (xs == NULL || ys == NULL || row == NULL || sum == NULL)
+	if (xs == NULL || ys == NULL || lines == NULL || rows == NULL || sum == NULL)
 		return -ENOMEM;
 	nx = area_shares(src->width, dst->width, scale_x, xs);
 	ny = area_shares(src->height, dst->height, scale_y, ys);
-	for (i = 0; i < ny; i++) {
-		const uint8_t *p = src->p + ys[i].src * src->width;
+	for (i = 0; i < ny; i++) { /* ys[].src never decreases */
 		bool first = i == 0 || ys[i].dst != y;
 
-		memset(row, 0, dst->width * sizeof(*row));
-		for (k = 0; k < nx; k++)
-			row[xs[k].dst] += (float)p[xs[k].src] * xs[k].weight;
+		if (ys[i].src >= to) {
+			from = ys[i].src;
+			to = from + LINES < src->height ? from + LINES : src->height;
+			interleave(src->p + from * src->width, src->width, to - from, lines);
+			sum_lines(lines, xs, nx, rows);
+		}
 		if (first && i > 0)
 			area_store(sum, dst, y);
 		y = ys[i].dst;
-		for (x = 0; x < dst->width; x++)
-			sum[x] = first ? ys[i].weight * row[x] : sum[x] + ys[i].weight * row[x];
+		for (x = 0; x < dst->width; x++) {
+			float v = ys[i].weight * rows[x * LINES + ys[i].src - from];
+
+			sum[x] = first ? v : sum[x] + v;
+		}
 	}
 	area_store(sum, dst, y);
 	return 0;

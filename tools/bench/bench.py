@@ -46,6 +46,7 @@ def main():
         Contender("onednn f32", OURS, "f32", ours + ["onednn", "f32", "14"]),
         Contender("avx2 f32", OURS, "f32", ours + ["avx2", "f32", "14"]),
         Contender("onednn bf16", OURS, "bf16", ours + ["onednn", "bf16", "14"]),
+        Contender("best int8", OURS, "int8", ours + ["best", "int8", "14"]),
         Contender("pytorch f32", TOWER, "f32", ["/usr/bin/python3", top + "/tools/bench/peer_vit.py", threads]),
         Contender("onnxruntime f32", TOWER, "f32", ["node", top + "/tools/bench/peer_ort.js",
                                                     work + "/node_modules/onnxruntime-node", work + "/vit.onnx", threads]),

@@ -1,8 +1,8 @@
 /* score.c: our contender in ./run bench: one picture for each line of stdin, its wall and CPU seconds on
  * stdout.
  *
- *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS
- *	score BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS FILE ...
+ *	score BUNDLE THREADS best|openblas|onednn|avx2 f32|bf16|int8 PROMPTS
+ *	score BUNDLE THREADS best|openblas|onednn|avx2 f32|bf16|int8 PROMPTS FILE ...
  *
  * The second form scores raw squares (image_size x image_size bytes) and prints each one's logits with
  * 9 digits instead: for the distance between precisions.  CARZEROD_CACHE=FOLDER: the packed weights are those of
@@ -92,13 +92,14 @@ int main(int argc, char **argv)
 
 	kernels_wait_asleep(argv);
 	if (argc < 6)
-		return fail("BUNDLE THREADS openblas|onednn|avx2 f32|bf16|int8 PROMPTS [FILE ...]");
+		return fail("BUNDLE THREADS best|openblas|onednn|avx2 f32|bf16|int8 PROMPTS [FILE ...]");
 	n = strtoul(argv[5], NULL, 10);
 	if (n < 1 || n > MODEL_PROMPTS_MAX)
 		return fail("PROMPTS");
 	for (size_t i = 0; i < n; i++)
 		text[i] = prompts[i % ARRAY_SIZE(prompts)];
-	if (kernels_set_backend(strcmp(argv[3], "onednn") == 0 ? KERNELS_ONEDNN
+	if (strcmp(argv[3], "best") != 0 &&
+	    kernels_set_backend(strcmp(argv[3], "onednn") == 0 ? KERNELS_ONEDNN
 				: strcmp(argv[3], "avx2") == 0 ? KERNELS_AVX2
 								: KERNELS_OPENBLAS) < 0)
 		return fail("built without it, or not for this CPU");
