@@ -8,6 +8,7 @@ moment that the node writes down for the last delivery of the study, a commit af
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ def percentile(values, p):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     work = FOLDER + "/latency"
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work + "/archive")

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -170,6 +171,7 @@ def ratio(a, b):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     work = FOLDER + "/receive"
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
