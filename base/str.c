@@ -103,6 +103,21 @@ bool str_unhex(uint8_t *dst, size_t n, const char *src)
 	return true;
 }
 
+void str_base64(char *dst, const uint8_t *bytes, size_t n)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+	for (size_t i = 0; i < n; i += 3) {
+		unsigned b = (unsigned)bytes[i] << 16 | (i + 1 < n ? (unsigned)bytes[i + 1] << 8 : 0) | (i + 2 < n ? bytes[i + 2] : 0);
+
+		*dst++ = digits[b >> 18];
+		*dst++ = digits[b >> 12 & 63];
+		*dst++ = i + 1 < n ? digits[b >> 6 & 63] : '=';
+		*dst++ = i + 2 < n ? digits[b & 63] : '=';
+	}
+	*dst = '\0';
+}
+
 bool uid_valid(const char *uid)
 {
 	size_t i, start = 0, n = strlen(uid);

@@ -27,6 +27,10 @@ void str_hex(char *dst, const uint8_t *bytes, size_t n);
 /* The reverse; false unless `src` is exactly 2n hex digits. */
 bool str_unhex(uint8_t *dst, size_t n, const char *src);
 
+/* RFC 4648 4; dst holds STR_BASE64_MAX(n). */
+#define STR_BASE64_MAX(n) (((n) + 2) / 3 * 4 + 1)
+void str_base64(char *dst, const uint8_t *bytes, size_t n);
+
 /* PS3.5 9.1: 1..64 characters of digits and dots, no empty component, no leading zero. */
 bool uid_valid(const char *uid);
 

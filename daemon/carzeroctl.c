@@ -218,7 +218,7 @@ json_int_t ctl_number(json_t *j, const char *key)
 static void print_live(json_t *live)
 {
 	json_t *model = json_object_get(live, "model"), *space = json_object_get(live, "space"), *item;
-	json_t *tls = json_object_get(live, "tls");
+	json_t *tls = json_object_get(live, "tls"), *audit = json_object_get(live, "audit");
 	char text[32];
 	size_t i;
 
@@ -244,6 +244,10 @@ static void print_live(json_t *live)
 	if (json_is_object(tls))
 		printf("tls          %s ends in %" JSON_INTEGER_FORMAT " days\n",
 		       json_string_value(json_object_get(tls, "first_to_end")), ctl_number(tls, "days"));
+	if (json_is_object(audit) && ctl_number(audit, "waiting") > 0)
+		printf("audit        %" JSON_INTEGER_FORMAT " records wait for %s%s\n", ctl_number(audit, "waiting"),
+		       json_string_value(json_object_get(audit, "host")),
+		       json_is_true(json_object_get(audit, "taken")) ? "" : ", which does not take them");
 	json_array_foreach(json_object_get(live, "destinations"), i, item)
 		printf("destination  %-16s %s%s\n", json_string_value(json_object_get(item, "ae_title")),
 		       json_string_value(json_object_get(item, "state")),
@@ -272,6 +276,8 @@ static const char *attention(const struct store_counts *n, json_t *live)
 		return "deliveries are parked: see carzeroctl queue";
 	if (n->studies[STUDY_PARKED] > 0)
 		return "studies are parked: see carzeroctl studies";
+	if (json_is_true(json_object_get(json_object_get(live, "audit"), "full")))
+		return "audit records are left out: their repository takes none, and too many wait";
 	if (json_is_true(json_object_get(json_object_get(live, "tls"), "soon")))
 		return "what TLS needs ends soon or has ended: renew it, then reload";
 	json_array_foreach(json_object_get(live, "destinations"), i, item) {

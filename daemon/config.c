@@ -354,6 +354,23 @@ static int read_metrics(struct yaml_node *n, const struct yaml_key *k, void *fie
 	return 0;
 }
 
+/* ---- audit ---- */
+
+static const struct yaml_key audit_keys[] = {
+	YAML_KEY_AS("journal", struct config, audit.journal, yaml_read_bool),
+	YAML_KEY_AS("host", struct config, audit.host, yaml_read_text),
+	YAML_KEY_AS("port", struct config, audit.port, yaml_read_u16, .min = 1, .max = UINT16_MAX),
+};
+
+static int read_audit(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	struct config *c = field;
+
+	(void)k;
+	c->audit.journal = true;
+	return yaml_read_map(n, audit_keys, ARRAY_SIZE(audit_keys), field);
+}
+
 /* ---- notify ---- */
 
 static int read_notify(struct yaml_node *n, const struct yaml_key *k, void *field)
@@ -788,6 +805,7 @@ static const struct yaml_key config_keys[] = {
 	{ .name = "report", .read = read_report },
 	{ .name = "metrics", .read = read_metrics },
 	{ .name = "storage", .read = read_storage },
+	{ .name = "audit", .read = read_audit },
 	{ .name = "notify", .read = read_notify, .max = NOTIFY_MAX },
 	TOP(log_level, read_log_level),
 };
@@ -813,6 +831,7 @@ static struct config *config_new(void)
 	(void)str_copy(c->series_description, sizeof(c->series_description), "AI CXR results (unverified)");
 	c->series_number = 9001;
 	c->log_level = LOG_LEVEL_INFO;
+	c->audit.port = 6514; /* IANA's "syslog-tls" */
 	return c;
 }
 
@@ -924,10 +943,19 @@ static int check_tls(const struct config *c, const struct yaml_node *root)
 		if (c->peers[i].certificate[0] != '\0' && !c->peers[i].tls)
 			return yaml_error(yaml_find(item, "certificate"), -EBADMSG, "has no use without `tls: true`");
 	}
+	if (c->audit.host[0] != '\0' && !c->tls.on)
+		return yaml_error(yaml_find(yaml_find(root, "audit"), "host"), -EBADMSG, "%s", wants);
 	item = yaml_find(root, "access");
 	for (i = 0, item = item != NULL ? item->first : NULL; i < c->n_access; i++, item = item->next)
 		if (c->access[i].certificate[0] != '\0' && !c->tls.on)
 			return yaml_error(yaml_find(item, "certificate"), -EBADMSG, "%s", wants);
+	return 0;
+}
+
+static int check_audit(const struct config *c, const struct yaml_node *root)
+{
+	if (c->audit.journal && c->log_level < LOG_LEVEL_INFO)
+		return yaml_error(yaml_find(root, "log_level"), -EBADMSG, "audit.journal writes at level info: it would be lost");
 	return 0;
 }
 
@@ -968,6 +996,9 @@ int config_parse(const char *where, const char *folder, const void *text, size_t
 	if (r < 0)
 		return r;
 	r = check_tls(c, root);
+	if (r < 0)
+		return r;
+	r = check_audit(c, root);
 	if (r < 0)
 		return r;
 	if (c->threads == 0)

@@ -132,6 +132,11 @@ struct config {
 		char *path;                 /* of a UNIX socket, or NULL: */
 		struct listen_address at;   /* a loopback address */
 	} metrics;
+	struct {
+		bool journal;               /* a line for each event */
+		char host[256];             /* of the audit record repository; "": none */
+		uint16_t port;              /* 6514 */
+	} audit;
 	uint64_t min_free_bytes;        /* storage.min_free: 1 GiB */
 	uint64_t ballast_bytes;         /* storage.ballast: 256 MiB; 0: none */
 	bool unsafe_storage;            /* storage.unsafe: any file system */

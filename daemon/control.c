@@ -34,7 +34,7 @@
 
 #include "daemon/keeper.h"
 
-#define REQUEST_MAX 256
+#define REQUEST_MAX 1024
 #define CONTROL_REST_MS 1000
 
 void control_open(struct keeper *k)
@@ -169,6 +169,10 @@ static json_t *status_json(struct keeper *k)
 			 (json_int_t)k->reported, "delivered", (json_int_t)k->delivered, "processes",
 			 processes_json(k), "destinations", destinations_json(k), "tls", tls_json(k));
 	(void)json_object_set_new(j, "lost_objects", json_integer((json_int_t)k->lost_objects));
+	if (k->config->audit.host[0] != '\0')
+		(void)json_object_set_new(j, "audit", json_pack("{s:s, s:I, s:b, s:b}", "host", k->config->audit.host, "waiting",
+								(json_int_t)k->audit.waiting, "taken", !k->audit.failing, "full",
+								k->audit.left_out > 0));
 	(void)json_object_set_new(j, "listening", listening_json(k));
 	(void)json_object_set_new(j, "disk_full", json_boolean(k->disk_low));
 	return j;
@@ -185,6 +189,7 @@ static json_t *flush(struct keeper *k, const char *destination)
 			k->courier[i].not_before = 0;
 	}
 	log_info("operator: %u deliveries due now", n);
+	audit_action(k, false, "flush %s: %u deliveries are due", destination, n);
 	return json_pack("{s:i}", "due", (int)n);
 }
 
@@ -206,16 +211,19 @@ static json_t *requeue(struct keeper *k, const char *id)
 		return json_pack("{s:s}", "error", "that object was set aside: its class is not analysed");
 	keeper_must(k, r, "requeue an object");
 	log_info("operator: object=%llu is analysed again", (unsigned long long)row);
+	audit_action(k, false, "requeue object %llu", (unsigned long long)row);
 	return json_pack("{s:I}", "requeued", (json_int_t)row);
 }
 
 static json_t *purge(struct keeper *k, const char *study_uid)
 {
+	struct study study = { .id = 0 };
 	size_t n = 0;
 	int r;
 
 	if (!uid_valid(study_uid))
 		return json_pack("{s:s}", "error", "purge wants a Study Instance UID");
+	(void)store_find_study(k->store, study_uid, &study); /* what is not there is refused next */
 	r = store_purge_study(k->store, study_uid, &n);
 	if (r == -ENOENT)
 		return json_pack("{s:s}", "error", "no such study");
@@ -223,6 +231,7 @@ static json_t *purge(struct keeper *k, const char *study_uid)
 		return json_pack("{s:s}", "error", "something of that study is being worked on at this moment: ask again");
 	keeper_must(k, r, "purge a study");
 	k->retention_at = 0; /* its files in the next turn */
+	audit_purged(k, study_uid, study.id);
 	log_info("operator: a study is purged, %zu rows", n);
 	return json_pack("{s:I}", "purged", (json_int_t)n);
 }
@@ -234,6 +243,8 @@ static json_t *purge_older(struct keeper *k, const char *ms)
 	if (!str_to_u64(ms, 1000, INT64_MAX / 2, &age))
 		return json_pack("{s:s}", "error", "purge-older wants milliseconds");
 	k->purge_before = k->now - (int64_t)age;
+	(void)str_copy(k->audit.purger, sizeof(k->audit.purger), k->audit.operator);
+	audit_action(k, false, "purge --older-than %llu s", (unsigned long long)age / 1000);
 	k->retention_at = 0;
 	log_info("operator: what is older than %llu s is purged", (unsigned long long)age / 1000);
 	return json_pack("{s:b}", "purging", true);
@@ -252,6 +263,7 @@ static json_t *hold(struct keeper *k, const char *ae_title, bool held)
 	(void)snprintf(key, sizeof(key), "hold %s", ae_title);
 	keeper_must(k, store_set_setting(k->store, key, held ? "1" : "0"), "record what is held");
 	log_info("operator: destination=\"%s\" %s", ae_title, held ? "held" : "released");
+	audit_action(k, false, "%s %s", held ? "hold" : "release", ae_title);
 	keeper_event(k, 0, EVENT_OPERATOR, "%s is %s", ae_title, held ? "held: its deliveries wait" : "released");
 	return json_pack("{s:s, s:b}", "ae_title", ae_title, "held", held);
 }
@@ -266,6 +278,7 @@ static json_t *drain(struct keeper *k, bool draining)
 	if (draining != k->draining) {
 		log_info("operator: %s", draining ? "draining: no association is accepted" : "associations are accepted again");
 		keeper_event(k, 0, EVENT_OPERATOR, "%s", draining ? "draining: no association is accepted" : "drain ended");
+		audit_action(k, false, "%s", draining ? "drain" : "release");
 	}
 	k->draining = draining;
 	return json_pack("{s:b, s:i}", "draining", draining, "associations", (int)open);
@@ -277,14 +290,35 @@ static json_t *reload_json(const struct keeper *k)
 			 "good", k->reload_good, "text", k->reload_text);
 }
 
-/* keep|send STUDY_UID AE_TITLE: before carzerod-fetch asks the archive of that title to send.  ?: how many images
+/* AE_TITLE's archive is asked; behind the last space the question, in base64. */
+static json_t *queried(struct keeper *k, const char *request)
+{
+	const char *space = strrchr(request, ' ');
+	const struct peer *peer;
+	char ae[AE_TITLE_MAX];
+
+	if (space == NULL || space - request >= AE_TITLE_MAX)
+		return json_pack("{s:s}", "error", "fetch query wants an AE title and a query");
+	(void)str_copy_padded(ae, sizeof(ae), request, (size_t)(space - request));
+	peer = config_peer(k->config, ae);
+	if (peer == NULL)
+		return json_pack("{s:s}", "error", "fetch: no such peer");
+	audit_query(k, peer, space + 1);
+	return json_pack("{s:b}", "noted", true);
+}
+
+/* query AE_TITLE QUERY: before it is asked, for the audit trail.
+ * keep|send STUDY_UID AE_TITLE: before carzerod-fetch asks the archive of that title to send.  ?: how many images
  * wait, for it to hold back. */
 static json_t *fetch(struct keeper *k, const char *request)
 {
+	static const char query[] = "query ";
 	bool keep = strncmp(request, "keep ", 5) == 0;
 	char uid[UID_MAX];
 	const char *ae = request + 5, *space = strchr(ae, ' ');
 
+	if (strncmp(request, query, strlen(query)) == 0)
+		return queried(k, request + strlen(query));
 	if (strcmp(request, "?") == 0)
 		return json_pack("{s:I}", "waiting", (json_int_t)(k->counts.instances[INSTANCE_READY] +
 							      k->counts.instances[INSTANCE_CLAIMED]));
@@ -304,6 +338,7 @@ static json_t *answer(struct keeper *k, const char *request)
 		return status_json(k);
 	if (strcmp(request, "reload") == 0) {
 		k->reload_wanted = true;
+		audit_action(k, true, "reload");
 		return reload_json(k);
 	}
 	if (strcmp(request, "drain") == 0 || strcmp(request, "release") == 0)
@@ -344,6 +379,7 @@ void control_serve(struct keeper *k, size_t client)
 		return;
 	}
 	request[n] = '\0';
+	audit_operator(k, fd);
 	j = answer(k, request);
 	k->control_answer[client] = json_dumps(j, JSON_COMPACT);
 	json_decref(j);

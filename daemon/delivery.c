@@ -408,6 +408,7 @@ static void accepted(struct keeper *k, struct courier *c, int status, const char
 	log_info("delivery=%lld study=%lld to=\"%s\" accepted status=%04xH", (long long)c->delivery.id,
 		 (long long)c->delivery.study, c->peer->ae_title, (unsigned)status);
 	record(k, c, status, "accepted", why);
+	audit_sent(k, c);
 	if (c->failures > 0) { /* it is back: what waited for it need not wait longer */
 		keeper_must(k, store_flush_deliveries(k->store, c->peer->ae_title, k->now, &woken), "flush deliveries");
 		log_info("destination=\"%s\" available again: %u deliveries due", c->peer->ae_title, woken);

@@ -42,6 +42,7 @@
 #define FETCH_MEMORY (1024ull << 20)
 #define FETCH_FILES 64
 #define USAGE 64
+#define QUERY_BYTES_MAX 384
 #define DEFAULT_RATE 20
 
 static const char usage[] =
@@ -138,6 +139,18 @@ static void announce(struct fetch *f, const char *study_uid)
 	}
 }
 
+/* For the audit trail: who asks whom what. */
+static void announce_query(struct fetch *f)
+{
+	static char answer[ANSWER_MAX];
+	char request[700], base64[STR_BASE64_MAX(QUERY_BYTES_MAX)];
+	uint8_t bytes[QUERY_BYTES_MAX];
+
+	str_base64(base64, bytes, dicom_scu_query_bytes(&f->query, bytes, sizeof(bytes)));
+	(void)snprintf(request, sizeof(request), "fetch query %s %s", f->peer.ae_title, base64);
+	ask(f, request, answer);
+}
+
 /* ---- the archive ---------------------------------------------------------------------------------------- */
 
 static struct scu *open_archive(struct fetch *f)
@@ -192,6 +205,7 @@ static void find(struct fetch *f)
 	if (!dicom_scu_accepts(s, QUERY_FIND_CLASS) || !dicom_scu_accepts(s, QUERY_MOVE_CLASS))
 		stop(2, "%s does not offer Study Root Query/Retrieve (C-FIND and C-MOVE) to %s", f->peer.ae_title,
 		     f->peer.our_ae_title);
+	announce_query(f);
 	f->found = xcalloc(STUDIES_MAX, sizeof(*f->found));
 	failure = dicom_scu_find(s, &f->query, take, f, &status, &e);
 	if (failure == SCU_LIMIT)

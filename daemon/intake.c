@@ -260,6 +260,9 @@ static void end_association(struct keeper *k, struct association *a)
 	size_t i;
 
 	record_end(k, a);
+	audit_received(k, a);
+	if (a->told && (a->end.end == SCP_REJECTED || a->end.end == SCP_TLS))
+		audit_refused(k, a);
 
 	(void)close(a->sock);
 	a->sock = -1;
@@ -457,6 +460,9 @@ static int keep_object(struct keeper *k, struct association *a)
 		if (r < 0)
 			return r;
 	}
+	r = audit_count(k, &in);
+	if (r < 0)
+		return r;
 	log_debug("stored object=%lld study=%lld from=%s size=%llu%s", (long long)in.id,
 		  (long long)in.study, a->host, (unsigned long long)o->size, duplicate ? " again" : "");
 	if (in.state == INSTANCE_READY) {

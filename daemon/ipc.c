@@ -192,6 +192,7 @@ static const struct {
 	[IPC_DELIVER] = { "DELIVER", FROM(IPC_KEEPER), sizeof(struct ipc_deliver), 1, IPC_CLASSES_MAX, check_deliver },
 	[IPC_GO] = { "GO", FROM(IPC_KEEPER), sizeof(struct ipc_go), 0, 0, NULL },
 	[IPC_NOTICE] = { "NOTICE", FROM(IPC_KEEPER), sizeof(struct ipc_notice), 0, 0, check_notice },
+	[IPC_AUDIT] = { "AUDIT", FROM(IPC_KEEPER), sizeof(struct ipc_plain), 1, 1, NULL },
 	[IPC_TOLD] = { "TOLD", FROM(IPC_HOOK), sizeof(struct ipc_told), 0, 0, check_told },
 };
 

@@ -12,6 +12,7 @@
  *	infer                ->  MODEL, SCORED                  <-  SCORE + fds
  *	export               ->  READY
  *	hook                 ->  READY, TOLD                    <-  NOTICE
+ *	audit (as a hook)    ->  READY, TOLD                    <-  AUDIT + fd
  *	send                 ->  READY, CHOSE, SENT, ASKED, COMMITTED <-  DELIVER + fds, GO, ASK
  *
  * Both ends are always of one build: there is no version, and sizes are checked.
@@ -50,7 +51,7 @@ enum ipc_type {
 	/* to the keeper, later than the others */
 	IPC_ENDED, IPC_ASKED, IPC_COMMITTED, IPC_TOLD,
 	/* from it */
-	IPC_ASK, IPC_NOTICE,
+	IPC_ASK, IPC_NOTICE, IPC_AUDIT,
 	IPC_TYPE_COUNT
 };
 
@@ -69,7 +70,7 @@ struct ipc_listening { /* + the sockets that it has opened itself, those for TLS
 	int64_t certificate_ends, ca_ends, crl_ends; /* wall ms; 0: none */
 };
 
-struct ipc_plain { /* CREATE, READY */
+struct ipc_plain { /* CREATE, READY; AUDIT + frames of RFC 5425 (read) */
 	struct ipc_header h;
 };
 

@@ -35,7 +35,7 @@
 #define FULL_PAUSE_MS 100
 #define TURN_MAX_MS 10000 /* wake up at least this often: clock steps, free space */
 #define POLL_MAX (CONFIG_ASSOCIATIONS_MAX + KEEPER_WORKERS_MAX + CONFIG_PEERS_MAX + KEEPER_CONTROL_MAX + \
-		  KEEPER_RETIRED_MAX + NOTIFY_MAX + 6)
+		  KEEPER_RETIRED_MAX + NOTIFY_MAX + 7)
 /* No back-off of ours is longer than these. */
 #define STUDY_WAIT_MAX_MS 600000
 #define INSTANCE_WAIT_MAX_MS 120000
@@ -208,6 +208,7 @@ static void init_helpers(struct keeper *k)
 	keeper_helpers(k);
 	delivery_open(k);
 	notices_open(k);
+	audit_open(k);
 }
 
 /* A receiver has opened them; from now on they outlive it, and peers wait in their backlog.  Those for TLS stand last. */
@@ -290,6 +291,8 @@ static void helper_lost(struct keeper *k, struct helper *h)
 		if (h == &k->hook[i].helper)
 			notices_lost(k, &k->hook[i]);
 	}
+	if (h == &k->audit.helper)
+		audit_lost(k);
 }
 
 static struct helper *helper_of(struct keeper *k, pid_t pid)
@@ -322,6 +325,8 @@ static struct helper *helper_of(struct keeper *k, pid_t pid)
 		if (k->hook[i].helper.pid == pid)
 			return &k->hook[i].helper;
 	}
+	if (k->audit.helper.pid == pid)
+		return &k->audit.helper;
 	return NULL;
 }
 
@@ -463,7 +468,10 @@ static bool receive_from(struct keeper *k, struct helper *h, enum ipc_role role,
 		commitment_told(k, &m.committed, k->courier[index].peer->ae_title);
 		break;
 	case IPC_TOLD:
-		notices_told(k, &k->hook[index], &m.told);
+		if (h == &k->audit.helper)
+			audit_told(k, &m.told);
+		else
+			notices_told(k, &k->hook[index], &m.told);
 		break;
 	case IPC_SENT:
 		delivery_sent(k, &k->courier[index], &m.sent);
@@ -517,6 +525,7 @@ static void watch_all(struct keeper *k, struct turn *t, int signals)
 		watch(t, k->courier[i].helper.sock, (struct source){ FROM_HELPER, i, &k->courier[i].helper, IPC_SEND });
 	for (i = 0; i < k->config->n_notify; i++)
 		watch(t, k->hook[i].helper.sock, (struct source){ FROM_HELPER, i, &k->hook[i].helper, IPC_HOOK });
+	watch(t, k->audit.helper.sock, (struct source){ FROM_HELPER, 0, &k->audit.helper, IPC_HOOK });
 	for (i = 0; i < k->config->limits.associations; i++)
 		watch(t, k->association[i].sock, (struct source){ .kind = FROM_ASSOCIATION, .index = i });
 	if (k->boot >= k->control_rest)
@@ -574,6 +583,7 @@ static int time_to_sleep(struct keeper *k, int64_t watchdog)
 	sooner(&next, delivery_next(k));
 	sooner(&next, figures_next(k));
 	sooner(&next, notices_next(k));
+	sooner(&next, audit_next(k));
 	if (k->image.pid == 0)
 		sooner(&next, k->now + k->image.not_before - k->boot);
 	if (k->export.pid == 0 && k->metrics_fd >= 0)
@@ -719,6 +729,7 @@ static void throw_away(struct keeper *k)
 	reporting_forget(k);
 	delivery_forget(k);
 	notices_forget(k);
+	audit_forget(k);
 	k->give_back = true;
 	(void)poll(NULL, 0, FULL_PAUSE_MS); /* haste makes no space */
 }
@@ -827,6 +838,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 		k->give_back = k->full;
 	}
 	notice_clock(k);
+	audit_begin(k);
 	reload_apply(k); /* nobody's message of this turn is read yet, and nothing is posted */
 	if (k->reload_wanted)
 		reload_begin(k);
@@ -838,6 +850,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	reporting_deadlines(k);
 	delivery_deadlines(k);
 	notices_deadlines(k);
+	audit_deadline(k);
 	analysis_dispatch(k);
 	reporting_dispatch(k);
 	delivery_dispatch(k);
@@ -845,6 +858,7 @@ static void turn(struct keeper *k, struct turn *t, int signals, int64_t watchdog
 	retry_parked(k);
 	notices_dispatch(k);
 	serve_control(k, t);
+	audit_dispatch(k); /* what this turn has recorded goes along */
 	/* report files are renamed in this turn: directories before rows, rows before words */
 	keeper_sync(k);
 	failpoint("keeper.synced");
@@ -899,6 +913,7 @@ static void stop(struct keeper *k)
 	reporting_stop(k, "the node stopped");
 	delivery_stop(k);
 	figures_stop(k);
+	audit_end(k);
 	keeper_sync(k);
 	keeper_must(k, store_commit(k->store), "commit the last turn");
 	recovery_end(k);
@@ -915,6 +930,7 @@ static void stop(struct keeper *k)
 		helper_ended(&k->courier[i].helper, k->boot);
 	for (i = 0; i < k->config->n_notify; i++)
 		helper_ended(&k->hook[i].helper, k->boot);
+	helper_ended(&k->audit.helper, k->boot);
 }
 
 static int open_signals(void)

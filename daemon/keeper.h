@@ -12,6 +12,7 @@
  *	disk.c        how full the disk is, and what is done then
  *	control.c     the operator's socket
  *	notices.c     what hooks are told
+ *	audit.c       what the audit trail is told
  *	figures.c     what happened, counted: for carzerod-export and the drift monitor
  *	reload.c      another configuration: tried, then taken over
  *	recovery.c    the start
@@ -37,6 +38,7 @@
 #include "daemon/findings.h"
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
+#include "daemon/audit.h"
 #include "daemon/notices.h"
 
 #define KEEPER_WORKERS_MAX CONFIG_WORKERS_MAX
@@ -168,6 +170,7 @@ struct keeper {
 	int listen_fd[KEEPER_SOCKETS_MAX]; /* the service manager's, or the first receiver's */
 	struct figures *figures;
 	struct hook hook[NOTIFY_MAX]; /* config->n_notify used */
+	struct audit audit;
 	int metrics_fd;            /* listens for carzerod-export; -1 */
 	size_t n_listen_fds, n_tls_fds; /* the latter stand last */
 	char n_sockets[8], n_tls_sockets[8]; /* how many of both, for a successor's command line */

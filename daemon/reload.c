@@ -335,6 +335,7 @@ void reload_apply(struct keeper *k)
 	take_worker(k, &r->model);
 	delivery_reload(k, old);
 	notices_reload(k, old);
+	audit_reload(k);
 	keeper_helpers(k);
 	/* what people mended may be what parked them */
 	keeper_must(k, store_flush_deliveries(k->store, "", k->now, &woken), "flush deliveries");

@@ -51,6 +51,7 @@ void retention_recover(struct keeper *k)
 
 static void expire(struct keeper *k, size_t *ret_n)
 {
+	struct removal what;
 	const struct config *c = k->config;
 	struct retention before = { .images = k->now - c->retention_images_ms,
 					  .failed = k->now - c->retention_failed_ms,
@@ -61,7 +62,9 @@ static void expire(struct keeper *k, size_t *ret_n)
 		before.rows = k->purge_before;
 	else if (k->boot < k->retention_hold)
 		return;
-	keeper_must(k, store_expire(k->store, &before, FILES_A_TURN, ret_n), "let expire");
+	keeper_must(k, store_expire(k->store, &before, FILES_A_TURN, ret_n, &what), "let expire");
+	if (*ret_n > 0)
+		audit_expired(k, &what);
 	if (*ret_n == 0)
 		k->purge_before = 0;
 }

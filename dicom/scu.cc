@@ -775,6 +775,24 @@ bool read_study(const std::vector<uint8_t> &data, bool explicit_vr, struct study
 	return ret->study_uid[0] != '\0' || ret->sop_uid[0] != '\0';
 }
 
+void put_query(struct flat_out *o, const struct study_query *wanted)
+{
+	bool object = wanted->sop_uid[0] != '\0';
+
+	if (object) {
+		flat_put_text(o, SOP_UID, "UI", wanted->sop_uid);
+		flat_put_text(o, RETRIEVE_LEVEL, "CS", "IMAGE");
+	} else {
+		flat_put_text(o, STUDY_DATE, "DA", wanted->date);
+		flat_put_text(o, ACCESSION_NUMBER, "SH", wanted->accession);
+		flat_put_text(o, RETRIEVE_LEVEL, "CS", "STUDY");
+		flat_put_text(o, MODALITIES_IN_STUDY, "CS", "");
+	}
+	flat_put_text(o, STUDY_UID, "UI", wanted->study_uid);
+	if (object)
+		flat_put_text(o, SERIES_UID, "UI", wanted->series_uid);
+}
+
 enum scu_failure find(struct scu *s, const struct study_query *wanted,
 		      bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status, struct err *e)
 {
@@ -790,18 +808,7 @@ enum scu_failure find(struct scu *s, const struct study_query *wanted,
 	o.p = bytes;
 	o.size = sizeof(bytes);
 	o.explicit_vr = is_explicit(s, id);
-	if (object) {
-		flat_put_text(&o, SOP_UID, "UI", wanted->sop_uid);
-		flat_put_text(&o, RETRIEVE_LEVEL, "CS", "IMAGE");
-	} else {
-		flat_put_text(&o, STUDY_DATE, "DA", wanted->date);
-		flat_put_text(&o, ACCESSION_NUMBER, "SH", wanted->accession);
-		flat_put_text(&o, RETRIEVE_LEVEL, "CS", "STUDY");
-		flat_put_text(&o, MODALITIES_IN_STUDY, "CS", "");
-	}
-	flat_put_text(&o, STUDY_UID, "UI", wanted->study_uid);
-	if (object)
-		flat_put_text(&o, SERIES_UID, "UI", wanted->series_uid);
+	put_query(&o, wanted);
 	memset(&q, 0, sizeof(q));
 	q.field = COMMAND_C_FIND_RQ;
 	(void)str_copy(q.sop_class, sizeof(q.sop_class), QUERY_FIND_CLASS);
@@ -936,6 +943,17 @@ enum scu_failure dicom_scu_ask_commitment(struct scu *s, const struct commitment
 enum scu_failure dicom_scu_await_commitment(struct scu *s, unsigned seconds, struct err *e)
 {
 	return sorted(s, e, [&]() -> enum scu_failure { return await_commitment(s, seconds, e); });
+}
+
+size_t dicom_scu_query_bytes(const struct study_query *q, uint8_t *ret, size_t size)
+{
+	struct flat_out o = {};
+
+	o.p = ret;
+	o.size = size;
+	o.explicit_vr = true;
+	put_query(&o, q);
+	return o.full ? 0 : o.n;
 }
 
 enum scu_failure dicom_scu_find(struct scu *s, const struct study_query *q,

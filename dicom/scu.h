@@ -88,6 +88,9 @@ struct move_result {
 	unsigned completed, failed, warned;
 };
 
+/* The query as an identifier (PS3.4 C.4.1.1.3), explicit VR little endian, as it is asked where that is accepted.
+ * Its length; 0: it does not fit. */
+size_t dicom_scu_query_bytes(const struct study_query *q, uint8_t *ret, size_t size);
 /* each() returns false when it takes no more: the association is aborted. */
 enum scu_failure dicom_scu_find(struct scu *s, const struct study_query *q,
 				bool (*each)(void *arg, const struct study_found *f), void *arg, uint16_t *ret_status,

@@ -255,8 +255,10 @@ static int quiet_since(struct store *s, const char *sql, int64_t before, int64_t
 
 typedef int remover(struct store *s, int64_t study, size_t max, size_t *ret_n);
 
-static int expire(struct store *s, const char *sql, int64_t before, remover *remove, size_t max, size_t *ret_n)
+static int expire(struct store *s, const char *sql, int64_t before, remover *remove, size_t max, size_t *ret_n,
+		  struct removal *ret_what)
 {
+	char left[UID_MAX];
 	int64_t study;
 	int r;
 
@@ -267,18 +269,24 @@ static int expire(struct store *s, const char *sql, int64_t before, remover *rem
 	r = change_begin(s);
 	if (r < 0)
 		return r;
-	return change_end(s, remove(s, study, max, ret_n));
+	*ret_what = (struct removal){ .study = study };
+	r = store_study_uid(s, study, ret_what->study_uid);
+	if (r >= 0)
+		r = remove(s, study, max, ret_n);
+	ret_what->whole = store_study_uid(s, study, left) == -ENOENT;
+	ret_what->objects = remove == expire_files ? *ret_n : 0;
+	return change_end(s, r);
 }
 
-int store_expire(struct store *s, const struct retention *before, size_t max, size_t *ret_n)
+int store_expire(struct store *s, const struct retention *before, size_t max, size_t *ret_n, struct removal *ret_what)
 {
 	int r;
 
-	r = expire(s, next_rows, before->rows, remove_some, max, ret_n);
+	r = expire(s, next_rows, before->rows, remove_some, max, ret_n, ret_what);
 	if (r == 0 && *ret_n == 0)
-		r = expire(s, next_images, before->images, expire_files, max, ret_n);
+		r = expire(s, next_images, before->images, expire_files, max, ret_n, ret_what);
 	if (r == 0 && *ret_n == 0)
-		r = expire(s, next_failed, before->failed, expire_files, max, ret_n);
+		r = expire(s, next_failed, before->failed, expire_files, max, ret_n, ret_what);
 	return r;
 }
 

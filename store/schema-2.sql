@@ -185,3 +185,21 @@ CREATE TRIGGER fetched_study_removed AFTER DELETE ON study
 BEGIN
 	DELETE FROM fetched WHERE study_uid = old.study_uid;
 END;
+
+-- Audit records (PS3.15 A.5) on their way to the repository, oldest first; a row goes when it has been taken.
+-- body is the whole syslog message.  Only with audit.host; no name or identifier of a patient, but Study Instance UIDs.
+CREATE TABLE audit (
+	id   INTEGER PRIMARY KEY AUTOINCREMENT,
+	body TEXT NOT NULL
+) STRICT;
+
+-- What came from whom, until its association has ended and one record says so: kept with the objects' own rows, so that
+-- a node that dies in between has it.  sop_class '': of several.
+CREATE TABLE received (
+	peer       TEXT NOT NULL,
+	calling_ae TEXT NOT NULL,
+	study_uid  TEXT NOT NULL CHECK (length(study_uid) BETWEEN 1 AND 64),
+	sop_class  TEXT NOT NULL,
+	n          INTEGER NOT NULL CHECK (n >= 1),
+	PRIMARY KEY (peer, calling_ae, study_uid)
+) STRICT, WITHOUT ROWID;

@@ -95,6 +95,9 @@
 --   said keeps the time of every report for ever, so that the same inputs, sent again after their study is
 --   forgotten, make the same bytes under the same UID.
 --
+-- AUDIT (step 2): records in the transaction of what they tell of, until the repository has them; RECEIVED: what will
+--   be one, counted with each object's row, when its association has ended or a restart finds it.
+--
 -- FETCHED (step 2): the objects of a study that come from this archive were fetched: no delivery is made
 --   for their sake.  Noted, durably, before the archive is asked to send; forgotten with the study.
 --

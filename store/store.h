@@ -386,9 +386,16 @@ struct retention {
 	int64_t rows;   /* everything else of a study */
 };
 
+struct removal {
+	int64_t study;
+	char study_uid[UID_MAX];
+	bool whole; /* the study is gone; else files of its objects, or some of its rows */
+	size_t objects; /* whose files go in this step */
+};
+
 /* One bounded step: the rows of at most `max` files go and the files are doomed.  *ret_n: how many rows went; 0: nothing
  * is due. */
-int store_expire(struct store *s, const struct retention *before, size_t max, size_t *ret_n);
+int store_expire(struct store *s, const struct retention *before, size_t max, size_t *ret_n, struct removal *ret_what);
 /* All of one study goes, whatever its age and deliveries.  -ENOENT: no such study; -EBUSY: something of it is being
  * worked on at this moment. */
 int store_purge_study(struct store *s, const char *study_uid, size_t *ret_n);
@@ -426,6 +433,28 @@ int store_defer_notice(struct store *s, int64_t id, int64_t due);
 int store_end_notice(struct store *s, int64_t id, int64_t now); /* told, or given up */
 /* When the next is due (INT64_MAX: none waits) and how many wait. */
 int store_notices_due(struct store *s, const char *hook, int64_t *ret_due, uint64_t *ret_waiting);
+
+/* ---- audit ---------------------------------------------------------------------------------- */
+
+#define STORE_AUDIT_MAX 8192 /* bytes of a record, its end included */
+
+/* A record for the repository: the whole syslog message.  Belongs into the transaction of what it tells of. */
+int store_add_audit(struct store *s, const char *body);
+int store_audits_waiting(struct store *s, uint64_t *ret);
+/* Calls each for what waits, oldest first, until it returns non-zero. */
+int store_each_audit(struct store *s, int (*each)(int64_t id, const char *body, void *arg), void *arg);
+int store_end_audits(struct store *s, int64_t last); /* the repository has them, up to this one */
+
+struct received { /* objects of one study from one sender */
+	char peer[STORE_PEER_MAX], calling_ae[AE_TITLE_MAX], study_uid[UID_MAX];
+	char sop_class[UID_MAX]; /* "": of several */
+	unsigned n;
+};
+/* One more object, in the transaction of its own row. */
+int store_count_received(struct store *s, const struct received *in);
+/* Takes out what came from this sender ("" and "": from anybody), a study at a time.  -ENOENT: nothing (more). */
+int store_take_received(struct store *s, const char *peer, const char *calling_ae, struct received *ret);
+int store_study_uid(struct store *s, int64_t study, char ret[UID_MAX]); /* -ENOENT */
 
 /* ---- recovery and overview ------------------------------------------------------------------ */
 

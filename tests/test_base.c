@@ -139,6 +139,18 @@ static void test_quote(void)
 	}
 }
 
+static void test_base64(void)
+{
+	static const char *const cases[][2] = { { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" },
+						{ "foob", "Zm9vYg==" }, { "\xff\xfe\xfd>", "//79Pg==" } }; /* RFC 4648 10 */
+	char text[STR_BASE64_MAX(6)];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		str_base64(text, (const uint8_t *)cases[i][0], strlen(cases[i][0]));
+		is_str(text, cases[i][1], "base64 of %zu bytes", strlen(cases[i][0]));
+	}
+}
+
 static void test_hex(void)
 {
 	static const uint8_t bytes[] = { 0x00, 0x09, 0xaf, 0xff };
@@ -938,6 +950,7 @@ int main(void)
 	test_copy_padded();
 	test_quote();
 	test_hex();
+	test_base64();
 	test_uid();
 	test_ae_title();
 	test_to_u64();

@@ -65,6 +65,8 @@ static void dump_values(FILE *f, const struct config *c)
 	fprintf(f, "gate=%s min_age=%u allow_out_of_domain=%d other_storage=%s\n",
 		c->gate == GATE_OFF ? "off" : "tags", c->min_age, c->allow_out_of_domain,
 		c->other_storage == OTHER_REFUSE ? "refuse" : "aside");
+	if (c->audit.journal || c->audit.host[0] != '\0')
+		fprintf(f, "audit journal=%d %s %u\n", c->audit.journal, c->audit.host, c->audit.port);
 	for (i = 0; i < c->n_access; i++)
 		dump_access(f, &c->access[i]);
 	for (i = 0; i < c->n_peers; i++) {

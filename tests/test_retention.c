@@ -17,7 +17,8 @@ static const struct retention failed_only = { 0, LATER, 0 };
 static size_t expire(struct store *s, const struct retention *before, size_t max)
 {
 	size_t n = 99;
-	int r = store_expire(s, before, max, &n);
+	struct removal what;
+	int r = store_expire(s, before, max, &n, &what);
 
 	if (r < 0)
 		ok(false, "expire: %s", store_error(s));

@@ -673,6 +673,7 @@ static void tour(struct store *s)
 	struct store_counts c;
 	struct retention ages;
 	struct doomed doomed;
+	struct removal removed;
 	struct destination to[ROOM];
 	struct instance in, all[ROOM];
 	struct study st, studies[ROOM];
@@ -744,7 +745,7 @@ static void tour(struct store *s)
 	bad += store_adopt_file(s, in.id, 5, 1) < 0;
 	bad += store_next_expiry(s, &ages) < 0;
 	for (n = 1; n > 0;)
-		bad += store_expire(s, &ages, 1, &n) < 0;
+		bad += store_expire(s, &ages, 1, &n, &removed) < 0;
 	bad += store_list_doomed(s, &doomed, 1, &n) < 0;
 	bad += store_forget_doomed(s, &doomed) < 0;
 	bad += store_purge_study(s, st.study_uid, &n) == -EIO;
