@@ -48,6 +48,7 @@ configure
 check "reload" ctl reload
 send MODALITY "$work/2.dcm" "$work/3.dcm" "$work/4.dcm" "$work/5.dcm"
 check "four more are reported" wait_for 60 archive_has 5
+check "and that is recorded" wait_for 30 nothing_waits
 is "$(embeddings) $(db 'SELECT count(*) FROM instance WHERE embedding <> 0')" "4 4" "their embeddings are kept"
 is "$(find "$work/state/spool/embeddings" -type f -perm 600 | wc -l)" 4 "for nobody else to read"
 is "$(find "$work/state/spool/incoming" -type f | wc -l)" 0 "and nothing is left beside them"
@@ -115,6 +116,7 @@ rescore --findings "$list" --csv "$work/no/such/folder"
 is $? 2 "a file that cannot be made"
 
 # ---- a miss is no error ----
+stop_node # from here on rows are changed behind its back
 set -- $(find "$work/state/spool/embeddings" -type f | sort)
 cp -p "$1" "$work/kept1"
 cp -p "$2" "$work/kept2"
@@ -137,7 +139,6 @@ name1=$((0x$(basename "$1")))
 db "UPDATE instance SET embedding = 0 WHERE embedding = $name1"
 cp "$1" "$(dirname "$1")/$(basename "$1" | sed 's/.$/x/')" # no name of ours
 cp "$work/kept2" "$work/state/spool/embeddings/7f/7f00000000000001" # nobody's: that object has one
-stop_node
 start_node
 is "$(db "SELECT count(*) FROM instance WHERE embedding = $name1")" 1 "a file without a row finds it by its head"
 ok "$(test ! -e "$work/state/spool/embeddings/7f/7f00000000000001"; echo $?)" "one of nobody is removed"
@@ -151,11 +152,12 @@ stop_node
 is $? 0 "rebuild"
 is "$(db 'SELECT count(*) FROM instance WHERE embedding <> 0')" 3 "embeddings are known to the new database"
 # an image that waits, of a node that does not come: not for ever
-db "UPDATE instance SET state = 0, outcome = 0 WHERE id = 1"
+waits=$(db 'SELECT min(id) FROM instance WHERE embedding = 0')
+db "UPDATE instance SET state = 0, outcome = 0 WHERE id = $waits"
 rescore --findings "$list" --json
 number waited | awk '{ exit !($1 >= 4.9) }'
 is "$? $(number scored)" "0 3" "live images come first, for a while"
-db "UPDATE instance SET state = 2, outcome = 1 WHERE id = 1"
+db "UPDATE instance SET state = 2, outcome = 1 WHERE id = $waits"
 start_node
 check "and nothing is done twice" wait_for 20 nothing_waits
 rescore --findings "$list" --json
