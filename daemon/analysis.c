@@ -196,6 +196,15 @@ static bool worker_free(const struct keeper *k, size_t worker)
 	return true;
 }
 
+static bool goes_before(const struct instance *a, const struct instance *b)
+{
+	bool a_slow = a->lane != LANE_NORMAL, b_slow = b->lane != LANE_NORMAL;
+
+	return a_slow != b_slow ? b_slow : a->id < b->id;
+}
+
+/* Of the normal lane, if there is one.  Those of the slow lane do not starve: there are not many jobs, and at the latest
+ * when it is theirs in all of them, one is scored. */
 static struct job *oldest_waiting(struct keeper *k)
 {
 	struct job *oldest = NULL;
@@ -204,7 +213,7 @@ static struct job *oldest_waiting(struct keeper *k)
 	for (i = 0; i < KEEPER_JOBS_MAX; i++) {
 		struct job *j = &k->job[i];
 
-		if (j->stage == JOB_WAIT && (oldest == NULL || j->in.id < oldest->in.id))
+		if (j->stage == JOB_WAIT && (oldest == NULL || goes_before(&j->in, &oldest->in)))
 			oldest = j;
 	}
 	return oldest;

@@ -290,15 +290,15 @@ static const char *attention(const struct store_counts *n, json_t *live)
 static json_t *counts_json(const struct store_counts *n)
 {
 	return json_pack(
-		"{s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I}, s:I, s:o, s:o}", "objects",
-		"waiting", (json_int_t)n->instances[0], "in_work", (json_int_t)n->instances[1], "settled",
+		"{s:{s:I,s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I,s:I}, s:{s:I,s:I,s:I,s:I}, s:I, s:o, s:o, s:o}", "objects",
+		"waiting", (json_int_t)n->instances[0], "slow_lane", (json_int_t)n->slow, "in_work", (json_int_t)n->instances[1], "settled",
 		(json_int_t)n->instances[2], "quarantined", (json_int_t)n->instances[3], "set_aside",
 		(json_int_t)n->instances[4], "studies", "collecting", (json_int_t)n->studies[0], "composing",
 		(json_int_t)n->studies[1], "reported", (json_int_t)n->studies[2], "silent", (json_int_t)n->studies[3],
 		"parked", (json_int_t)n->studies[4], "deliveries", "queued", (json_int_t)n->deliveries[0], "sending",
 		(json_int_t)n->deliveries[1], "done", (json_int_t)n->deliveries[2], "parked",
 		(json_int_t)n->deliveries[3], "reports", (json_int_t)n->reports, "oldest_waiting",
-		ctl_stamp(n->oldest_ready), "oldest_delivery", ctl_stamp(n->oldest_delivery));
+		ctl_stamp(n->oldest_ready), "oldest_slow", ctl_stamp(n->oldest_slow), "oldest_delivery", ctl_stamp(n->oldest_delivery));
 }
 
 static int command_status(const struct config *c)
@@ -329,6 +329,9 @@ static int command_status(const struct config *c)
 		printf("deliveries   %llu waiting, %llu done, %llu parked\n",
 		       (unsigned long long)(n.deliveries[0] + n.deliveries[1]), (unsigned long long)n.deliveries[2],
 		       (unsigned long long)n.deliveries[3]);
+		if (n.slow > 0)
+			printf("slow lane    %llu of these images, the oldest waits for %s\n", (unsigned long long)n.slow,
+			       ctl_age(clock_wall_ms() - n.oldest_slow, text));
 		if (n.oldest_ready != 0)
 			printf("oldest image waits for %s\n", ctl_age(clock_wall_ms() - n.oldest_ready, text));
 		if (n.oldest_delivery != 0)

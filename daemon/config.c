@@ -690,6 +690,19 @@ static int read_limits(struct yaml_node *n, const struct yaml_key *k, void *fiel
 	return 0;
 }
 
+/* ---- the slow lane ---- */
+
+static const struct yaml_key slow_lane_keys[] = {
+	YAML_KEY_AS("older_than_days", struct config, slow_older_days, yaml_read_u32, .min = 0, .max = 36500),
+	YAML_KEY_AS("images_per_hour", struct config, slow_images_per_hour, yaml_read_u32, .min = 0, .max = 10000000),
+};
+
+static int read_slow_lane(struct yaml_node *n, const struct yaml_key *k, void *field)
+{
+	(void)k;
+	return yaml_read_map(n, slow_lane_keys, ARRAY_SIZE(slow_lane_keys), field);
+}
+
 /* ---- storage ---- */
 
 /* 45s, 24h, 90d */
@@ -800,6 +813,7 @@ static const struct yaml_key config_keys[] = {
 	TOP(min_age, yaml_read_u32, .min = 0, .max = 120),
 	TOP(allow_out_of_domain, yaml_read_bool),
 	TOP(other_storage, yaml_read_name, .names = other_storage_names),
+	{ .name = "slow_lane", .read = read_slow_lane },
 	{ .name = "access", .read = read_access, .min = 1, .max = CONFIG_ACCESS_MAX },
 	{ .name = "limits", .read = read_limits },
 	{ .name = "report", .read = read_report },
@@ -821,6 +835,8 @@ static struct config *config_new(void)
 	c->settle_ms = 2000;
 	c->settle_max_ms = 30000;
 	c->min_age = 18;
+	c->slow_older_days = 30;
+	c->slow_images_per_hour = 1000;
 	c->limits = limits_defaults;
 	c->min_free_bytes = 1 * GIB;
 	c->ballast_bytes = 256 * MIB;

@@ -117,6 +117,8 @@ struct config {
 	unsigned min_age;               /* years; 18; 0 switches the rule off */
 	bool allow_out_of_domain;       /* score untagged images with a bundle that is not clinical */
 	enum other_storage other_storage;
+	unsigned slow_older_days;       /* slow_lane.older_than_days: 30; 0: no study is old */
+	unsigned slow_images_per_hour;  /* slow_lane: 1000 of one sender; 0: any number */
 	struct access_rule access[CONFIG_ACCESS_MAX];
 	size_t n_access;                /* 0: any calling AE from anywhere (warned at start) */
 	struct tls_config tls;

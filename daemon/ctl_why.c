@@ -376,9 +376,11 @@ static void explain_delivery(struct story *y, const struct delivery *d)
 		       "then carzeroctl flush %s", line, p->ae_title, p->host, p->port, p->ae_title, p->host, p->port, p->ae_title);
 }
 
-static void tell_deliveries(struct story *y, bool history)
+/* True when one is not done. */
+static bool tell_deliveries(struct story *y, bool history)
 {
 	struct delivery *d = xcalloc(DELIVERIES_MAX, sizeof(*d));
+	bool open = false;
 	size_t n = 0, i;
 	int r = store_study_deliveries(y->store, y->study.id, d, DELIVERIES_MAX, &n);
 
@@ -386,9 +388,36 @@ static void tell_deliveries(struct story *y, bool history)
 	for (i = 0; i < n && i < DELIVERIES_MAX; i++) {
 		if (!history && d[i].state == DELIVERY_DONE) /* of a release that kept none */
 			add_moment(y, d[i].finished, "%s to %s accepted after %u attempts", d[i].kind, d[i].destination, d[i].attempt);
+		open |= d[i].state != DELIVERY_DONE;
 		explain_delivery(y, &d[i]);
 	}
 	free(d);
+	return open;
+}
+
+/* ---- the slow lane ----------------------------------------------------------------------------------------------- */
+
+static void tell_lane(struct story *y, bool open)
+{
+	static const struct {
+		const char *why, *fix;
+	} known[] = {
+		[LANE_OLD] = { "its Study Date was more than `slow_lane.older_than_days` ago when it came",
+			       "`slow_lane.older_than_days` says from which age on studies that come let others go before" },
+		[LANE_FLOOD] = { "it came when its sender had sent more than `slow_lane.images_per_hour`",
+				 "`slow_lane.images_per_hour` says how many images of one sender do not wait for others" },
+		[LANE_FETCHED] = { "carzeroctl fetch brought it", "what a modality sends of it goes in the normal lane" },
+	};
+	char line[4200];
+
+	if (y->study.lane == LANE_NORMAL)
+		return;
+	key_line(y, "slow_lane", line);
+	add_moment(y, y->study.created, "in the slow lane: %s (%s)", known[y->study.lane].why, line);
+	if (!open)
+		return;
+	add_cause(y, "the study is in the slow lane: %s", known[y->study.lane].why);
+	fix(y, "%s: %s; it goes by itself when nothing else waits, and in its turn otherwise", line, known[y->study.lane].fix);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
@@ -534,12 +563,13 @@ int ctl_why(const struct config *c, const char *path, const char *study_uid)
 		ctl_check(y.store, r, "the study");
 	open_lines(&y);
 	if (known) {
-		bool history;
+		bool history, open;
 
 		tell_objects(&y);
 		history = tell_events(&y);
 		explain_study(&y);
-		tell_deliveries(&y, history);
+		open = tell_deliveries(&y, history);
+		tell_lane(&y, open || y.study.state == STUDY_COLLECTING || y.study.state == STUDY_COMPOSING);
 	} else
 		tell_of_node(&y);
 	left = y.n_causes > 0;

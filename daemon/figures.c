@@ -296,7 +296,9 @@ static void copy_counts(struct keeper *k, struct telemetry *t)
 	memcpy(t->studies, k->counts.studies, sizeof(t->studies));
 	memcpy(t->deliveries, k->counts.deliveries, sizeof(t->deliveries));
 	t->reports = k->counts.reports;
+	t->slow = k->counts.slow;
 	t->oldest_instance = k->counts.oldest_ready;
+	t->oldest_slow = k->counts.oldest_slow;
 	t->oldest_delivery = k->counts.oldest_delivery;
 	t->free_bytes = k->space.free_bytes;
 	t->total_bytes = k->space.total_bytes;

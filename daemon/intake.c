@@ -239,6 +239,9 @@ static void describe_end(const struct association *a, char ret[STORE_EVENT_MAX])
 	if (a->disk_full && n < STORE_EVENT_MAX)
 		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n,
 				      ": answered A700, less than storage.min_free is free under state_dir");
+	if (a->lane_full && n < STORE_EVENT_MAX)
+		n += (size_t)snprintf(ret + n, STORE_EVENT_MAX - n,
+				      ": answered A700, half of limits.queue waits in the slow lane");
 	if (d->contexts[0] != '\0' && n < STORE_EVENT_MAX)
 		(void)snprintf(ret + n, STORE_EVENT_MAX - n, "; %s", d->contexts);
 }
@@ -420,6 +423,25 @@ static int add_instance(struct keeper *k, struct instance *in, bool *ret_duplica
 	return store_add_instance(k->store, in, k->now + k->config->settle_max_ms, ret_duplicate);
 }
 
+/* Whether it may wait; `arrives`: it comes now, and counts among what its sender sends. */
+static int choose_lane(struct keeper *k, const struct ipc_object *o, bool arrives, enum study_lane *ret)
+{
+	enum fetched fetched;
+	int r = store_is_fetched(k->store, o->study_uid, o->calling_ae, &fetched);
+
+	if (r < 0)
+		return r;
+	if (fetched != FETCHED_NOT)
+		*ret = LANE_FETCHED;
+	else if (lane_is_old(o->study_date, k->now, k->config->slow_older_days))
+		*ret = LANE_OLD;
+	else if (arrives && lane_floods(&k->senders, o->calling_ae, k->config->slow_images_per_hour, k->boot))
+		*ret = LANE_FLOOD;
+	else
+		*ret = LANE_NORMAL;
+	return 0;
+}
+
 int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, int64_t received)
 {
 	struct instance in;
@@ -428,7 +450,9 @@ int intake_adopt(struct keeper *k, const struct ipc_object *o, uint64_t file, in
 
 	fill_instance(&in, o, file, "");
 	in.received = received;
-	r = add_instance(k, &in, &duplicate);
+	r = choose_lane(k, o, false, &in.lane);
+	if (r == 0)
+		r = add_instance(k, &in, &duplicate);
 	return r == 0 && duplicate ? keep_one_copy(k, in.id, file) : r;
 }
 
@@ -443,6 +467,14 @@ static int keep_object(struct keeper *k, struct association *a)
 	fill_instance(&in, o, a->file, a->host);
 	in.received = k->now;
 	in.due = k->now;
+	r = choose_lane(k, o, true, &in.lane);
+	if (r < 0)
+		return r;
+	/* a migration must not fill the queue up: then associations are refused, and today's films with them */
+	a->put_off = in.lane != LANE_NORMAL && in.state == INSTANCE_READY && k->counts.slow >= (k->config->limits.queue + 1) / 2;
+	a->lane_full |= a->put_off;
+	if (a->put_off)
+		return 0;
 	r = spool_move(k->spool, a->file, SPOOL_INCOMING, SPOOL_OBJECTS);
 	if (r < 0)
 		return r;
@@ -452,6 +484,10 @@ static int keep_object(struct keeper *k, struct association *a)
 		return r;
 	failpoint("intake.inserted");
 	a->repeat = duplicate;
+	if (!duplicate && in.state == INSTANCE_READY && in.lane == LANE_NORMAL)
+		lane_count(&k->senders, o->calling_ae, k->config->slow_images_per_hour, k->boot);
+	else if (!duplicate && in.state == INSTANCE_READY)
+		k->counts.slow++; /* until it is counted again */
 	if (duplicate) {
 		r = record_repeat(k, &in);
 		if (r < 0)
@@ -526,16 +562,16 @@ void intake_commit(struct keeper *k)
 	failpoint("intake.committed");
 	for (i = 0; i < k->config->limits.associations; i++) {
 		struct association *a = &k->association[i];
+		bool kept = r == 0 && !a->put_off;
 
 		if (a->sock < 0 || !a->answer_due)
 			continue;
-		if (r < 0) { /* renamed or not: without a row it is nobody's */
+		if (!kept) { /* renamed or not: without a row it is nobody's */
 			(void)spool_remove(k->spool, SPOOL_OBJECTS, a->file);
 			(void)spool_remove(k->spool, SPOOL_INCOMING, a->file);
 		}
-		send_status(a, IPC_ANSWER, a->file, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, NULL);
-		figures_answered(k, r < 0 ? STATUS_OUT_OF_RESOURCES : STATUS_SUCCESS, a->stored.size, r == 0 && a->repeat,
-				 a->since);
+		send_status(a, IPC_ANSWER, a->file, kept ? STATUS_SUCCESS : STATUS_OUT_OF_RESOURCES, NULL);
+		figures_answered(k, kept ? STATUS_SUCCESS : STATUS_OUT_OF_RESOURCES, a->stored.size, kept && a->repeat, a->since);
 		a->answer_due = false;
 		a->file = 0;
 	}

@@ -54,7 +54,8 @@ static bool check_object(const union ipc_message *m)
 
 	return uid_ok(o->sop_class) && uid_ok(o->sop_uid) && uid_ok(o->study_uid) &&
 	       uid_ok(o->series_uid) && uid_ok(o->syntax) && ae_ok(o->calling_ae) &&
-	       ae_ok(o->called_ae) && o->analysed_class <= 1 && o->size <= INT64_MAX && o->h.token != 0;
+	       ae_ok(o->called_ae) && o->analysed_class <= 1 && o->size <= INT64_MAX && o->study_date <= 99991231 &&
+	       o->h.token != 0;
 }
 
 static bool check_ended(const union ipc_message *m)

@@ -100,6 +100,8 @@ struct ipc_object {
 	uint8_t digest[DIGEST_SIZE];
 	uint8_t analysed_class;
 	uint64_t size;
+	uint32_t study_date; /* YYYYMMDD as a number; 0: none */
+	uint32_t zero;
 };
 
 struct ipc_status { /* ABANDON, FILE (+ 1 descriptor when status is 0), ANSWER; token: the file's id */

@@ -892,9 +892,9 @@ static void tell_manager(struct keeper *k, int64_t *last)
 	if (k->boot - *last < STATUS_EVERY_MS && *last != 0)
 		return;
 	*last = k->boot;
-	notify_status("%s; %llu images waiting, %llu deliveries waiting, %llu parked, %llu quarantined",
+	notify_status("%s; %llu images waiting (%llu in the slow lane), %llu deliveries waiting, %llu parked, %llu quarantined",
 		      k->model.known ? "receiving and analysing" : "receiving, model loading",
-		      (unsigned long long)waiting,
+		      (unsigned long long)waiting, (unsigned long long)k->counts.slow,
 		      (unsigned long long)(k->counts.deliveries[DELIVERY_QUEUED] + k->counts.deliveries[DELIVERY_SENDING]),
 		      (unsigned long long)k->counts.deliveries[DELIVERY_PARKED],
 		      (unsigned long long)k->counts.instances[INSTANCE_QUARANTINED]);

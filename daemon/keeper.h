@@ -3,6 +3,7 @@
  * One thread, one loop, one transaction a turn (intake has its own, before):
  *
  *	intake.c      associations: admits them, hands out files, commits what they stored, answers
+ *	lane.c        which objects let others go before
  *	analysis.c    instances: claim -> decode (image) -> score (infer) -> outcome
  *	reporting.c   studies: claim -> compose (image), once for each object and SR class -> reports, deliveries
  *	delivery.c    destinations: claim -> send -> done, later, or parked
@@ -39,6 +40,7 @@
 #include "daemon/helper.h"
 #include "daemon/ipc.h"
 #include "daemon/audit.h"
+#include "daemon/lane.h"
 #include "daemon/notices.h"
 
 #define KEEPER_WORKERS_MAX CONFIG_WORKERS_MAX
@@ -63,10 +65,12 @@ struct association {
 	size_t n_study;
 	bool ended;                /* its child is gone: to be cleaned up inside the turn's transaction */
 	bool disk_full;            /* no file was given for want of space */
+	bool lane_full;            /* an object came for which the slow lane has no place */
 	bool told;                 /* the child has said how it went: */
 	struct ipc_ended end;
 	bool answer_due;           /* STORED in this turn's batch */
 	bool repeat;               /* of what was here already */
+	bool put_off;              /* the slow lane is full: A700 */
 	int64_t since;             /* figures_now() when the file was handed out */
 	struct ipc_object stored;
 	uint16_t answer;
@@ -192,6 +196,7 @@ struct keeper {
 	} tls;
 
 	struct association *association; /* [config->limits.associations] */
+	struct lane_senders senders;
 	struct job job[KEEPER_JOBS_MAX];
 	struct composition composition[KEEPER_COMPOSE_MAX];
 	struct outgoing *first, **last;

@@ -104,6 +104,7 @@ static int examine_one(const struct config *c, int fd, struct ipc_object *o)
 	(void)str_copy(o->called_ae, AE_TITLE_MAX, c->ae_title);
 	o->size = s.size;
 	o->analysed_class = spooled_is_analysed(s.sop_class);
+	o->study_date = found.study_date;
 	return 0;
 }
 

@@ -203,6 +203,7 @@ static uint16_t stored(void *arg, const struct scp_object *o)
 	memcpy(m.object.digest, o->digest, DIGEST_SIZE);
 	m.object.size = o->size;
 	m.object.analysed_class = o->analysed_class;
+	m.object.study_date = o->study_date;
 	failpoint("receive.stored");
 	if (failpoint_skips("receive.answer")) /* answer before COMMIT: a mutant that the tests must catch */
 		return ipc_send(to_keeper, &m, NULL, 0) < 0 ? 0xa700 : 0;

@@ -236,14 +236,14 @@ static void find_destinations(struct keeper *k, struct composition *c)
 	const struct peer *peer[CONFIG_PEERS_MAX];
 	unsigned unresolved;
 	size_t i, j, n;
-	bool fetched;
+	enum fetched fetched;
 
 	for (i = 0; i < c->n_instances; i++) {
 		if (source_seen(c, i))
 			continue;
 		keeper_must(k, store_is_fetched(k->store, c->study.study_uid, c->instance[i].calling_ae, &fetched),
 			    "ask whether a study was fetched");
-		if (fetched) {
+		if (fetched == FETCHED_KEEP) {
 			(void)snprintf(c->why, sizeof(c->why), "fetched: its reports are kept and not sent");
 			continue;
 		}
@@ -628,9 +628,12 @@ static bool urgent_findings(struct keeper *k, const struct composition *c, bool 
 	return any;
 }
 
-static enum store_rank rank_of(bool urgent)
+/* In the slow lane what is urgent goes with what is routine today: of 10^5 old films a twentieth has an urgent finding. */
+static enum store_rank rank_of(const struct study *study, bool urgent)
 {
-	return urgent ? RANK_URGENT : RANK_ROUTINE;
+	if (study->lane == LANE_NORMAL)
+		return urgent ? RANK_URGENT : RANK_ROUTINE;
+	return urgent ? RANK_ROUTINE : RANK_SLOW;
 }
 
 /* To everybody who wants this kind, once. */
@@ -679,7 +682,7 @@ static bool reported_before(const struct composition *c, const struct report *ol
 static void report_known(struct keeper *k, struct composition *c, const struct report *old, size_t n, unsigned revision)
 {
 	bool urgent[FINDINGS_MAX] = { false };
-	enum store_rank rank = rank_of(urgent_findings(k, c, urgent));
+	enum store_rank rank = rank_of(&c->study, urgent_findings(k, c, urgent));
 	size_t i;
 
 	if (!still_ours(k, store_finish_study(k->store, &c->study, c->study.revision, ""), "finish a study")) {
@@ -882,7 +885,7 @@ static void finish(struct keeper *k, struct composition *c)
 	}
 	any = urgent_findings(k, c, urgent);
 	for (i = 0; i < c->n_made; i++)
-		queue_deliveries(k, c, revision, c->made[i].report.kind, rank_of(any));
+		queue_deliveries(k, c, revision, c->made[i].report.kind, rank_of(&c->study, any));
 	facts_write(k, c->study.id, revision);
 	record_report(k, c, revision, urgent);
 	if (any)

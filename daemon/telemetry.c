@@ -266,8 +266,12 @@ static void print_queue(FILE *o, const struct telemetry *t, int64_t now)
 	for (i = 0; i < ARRAY_SIZE(study); i++)
 		sample(o, "studies", "state", study[i], (double)t->studies[i]);
 	plain(o, "reports", "gauge", "Report files in the database.", (double)t->reports);
-	plain(o, "oldest_job_seconds", "gauge", "Age of the oldest object that waits for its scores; 0 when none does.",
-	      age(t->oldest_instance, now));
+	head(o, "waiting_images", "gauge", "Objects that wait for their scores or get them, by lane.");
+	sample(o, "waiting_images", "lane", "normal", (double)(t->instances[0] + t->instances[1] - t->slow));
+	sample(o, "waiting_images", "lane", "slow", (double)t->slow);
+	head(o, "oldest_job_seconds", "gauge", "Age of the oldest object that waits for its scores, by lane; 0 when none does.");
+	sample(o, "oldest_job_seconds", "lane", "normal", age(t->oldest_instance, now));
+	sample(o, "oldest_job_seconds", "lane", "slow", age(t->oldest_slow, now));
 	counter(o, "scored_total", "Images scored.", t->scored);
 	counter(o, "quarantined_total", "Objects set aside after repeated failures.", t->quarantined);
 	counter(o, "reported_total", "Reports composed.", t->reported);

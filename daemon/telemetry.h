@@ -75,7 +75,8 @@ struct telemetry {
 	uint64_t stored_bytes, repeats;
 	struct telemetry_time stage[TELEMETRY_STAGES];
 	uint64_t instances[5], studies[5], deliveries[4], reports;
-	int64_t oldest_instance, oldest_delivery; /* wall ms; 0: none */
+	uint64_t slow;			    /* of the instances that are ready or claimed: in the slow lane */
+	int64_t oldest_instance, oldest_slow, oldest_delivery; /* wall ms; 0: none */
 	uint64_t scored, not_analysed[TELEMETRY_REASONS_MAX], quarantined, reported, delivered;
 	uint64_t deaths[TELEMETRY_SIGNALS_MAX]; /* of helpers, by signal; 0: by an exit code */
 	uint64_t free_bytes, total_bytes, free_inodes, total_inodes, wal_bytes;

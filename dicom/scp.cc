@@ -433,6 +433,7 @@ struct refusal check_data_set(struct session *s, struct incoming *in)
 	}
 	(void)str_copy(in->object.study_uid, UID_MAX, found.study_uid);
 	(void)str_copy(in->object.series_uid, UID_MAX, found.series_uid);
+	in->object.study_date = found.study_date;
 	return { OK, nullptr };
 }
 

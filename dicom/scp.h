@@ -53,6 +53,7 @@ struct scp_object {
 	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX], syntax[UID_MAX];
 	uint8_t digest[DIGEST_SIZE]; /* of the data set */
 	uint64_t size;               /* of the data set */
+	uint32_t study_date;         /* YYYYMMDD as a number, 0: none.  Of a patient: for no log */
 	bool analysed_class;         /* CR, DX or grey Secondary Capture: else set aside */
 };
 

@@ -1,9 +1,9 @@
 /* sniff.c: see sniff.h.
  *
- * Job: find SOP class, SOP instance, Study and Series UID in a data set that streams by.
+ * Job: find SOP class, SOP instance, Study and Series UID, and the Study Date, in a data set that streams by.
  * Promise: constant memory, one pass, no recursion.  Group 0009..0019 private elements of any size
  * may precede the Study UID, so the limit is on elements looked at, not on an offset in the file.
- * Never: looks behind (0020,000E), keeps a value that is not one of the four, trusts a length for
+ * Never: looks behind (0020,000E), keeps a value that is not one of these, trusts a length for
  * more than a skip.
  *
  * Each step collects exactly the bytes that the next decision needs: 8 for a tag with VR or length,
@@ -24,6 +24,7 @@
 
 #define TAG_SOP_CLASS 0x00080016u
 #define TAG_SOP_UID 0x00080018u
+#define TAG_STUDY_DATE 0x00080020u
 #define TAG_STUDY_UID 0x0020000du
 #define TAG_SERIES_UID 0x0020000eu
 #define TAG_FIRST 0x00040000u /* groups 0000 and 0002 never stand in a data set */
@@ -41,6 +42,7 @@ struct sniffer {
 	uint8_t have[UID_MAX - 1];
 	size_t n_have, n_want;
 	char *value;             /* where the value being collected goes; NULL: it is a head */
+	char date[UID_MAX];      /* Study Date goes here first */
 	uint64_t skip;
 
 	uint32_t last_tag;       /* top level */
@@ -136,6 +138,8 @@ static char *wanted(struct sniffer *s, uint32_t tag)
 		return s->found.sop_class;
 	case TAG_SOP_UID:
 		return s->found.sop_uid;
+	case TAG_STUDY_DATE:
+		return s->date;
 	case TAG_STUDY_UID:
 		return s->found.study_uid;
 	case TAG_SERIES_UID:
@@ -273,12 +277,33 @@ static int head(struct sniffer *s)
 	}
 }
 
+/* DA (PS3.5 table 6.2-1): eight digits, perhaps a space.  Anything else is no date: nothing depends on it but who waits. */
+static uint32_t date_of(const uint8_t *p, size_t n)
+{
+	uint32_t v = 0, day, month;
+
+	while (n > 8 && (p[n - 1] == ' ' || p[n - 1] == '\0'))
+		n--;
+	if (n != 8)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] < '0' || p[i] > '9')
+			return 0;
+		v = v * 10 + (uint32_t)(p[i] - '0');
+	}
+	day = v % 100, month = v / 100 % 100;
+	return day >= 1 && day <= 31 && month >= 1 && month <= 12 ? v : 0;
+}
+
 /* s->have holds what was wanted: decide. */
 static void step(struct sniffer *s)
 {
 	int r = 0;
 
-	if (s->value != NULL) {
+	if (s->value == s->date) {
+		s->found.study_date = date_of(s->have, s->n_have);
+		s->value = NULL;
+	} else if (s->value != NULL) {
 		if (!str_copy_padded(s->value, UID_MAX, s->have, s->n_have) || !uid_valid(s->value))
 			s->value[0] = '\0';
 		s->value = NULL;

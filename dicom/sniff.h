@@ -1,4 +1,4 @@
-/* sniff.h: the four UIDs that the receiver must know, read in bounded pure C from a data set as it
+/* sniff.h: the four UIDs that the receiver must know, and the Study Date that it may, read in bounded pure C from a data set as it
  * streams by.  Nothing is decoded, nothing recursed, nothing kept: values that do not matter are
  * skipped by length, sequences of undefined length are walked with a counter.
  *
@@ -25,6 +25,7 @@ extern "C" {
 
 struct sniff {
 	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX];
+	uint32_t study_date; /* YYYYMMDD as a number; 0: none, or no date */
 };
 
 enum sniff_syntax { SNIFF_IMPLICIT_LE, SNIFF_EXPLICIT_LE, SNIFF_EXPLICIT_BE, SNIFF_DEFLATED };

@@ -23,7 +23,7 @@
 	"SELECT i.id, i.study, i.file, i.sop_class, i.sop_uid, s.study_uid, i.series_uid, i.syntax, "  \
 	"i.calling_ae, i.called_ae, i.peer, i.digest, i.size, i.received, i.revision, i.repeats, "     \
 	"i.state, i.outcome, i.why, i.attempt, i.token, i.lease, i.due, i.patient, i.content, "        \
-	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled, i.kept, i.embedding "                          \
+	"i.recipe, i.precision, i.version, i.weights, i.findings, i.settled, i.kept, i.embedding, s.lane "                  \
 	"FROM instance i JOIN study s ON s.id = i.study "
 
 /* The columns of SELECT_INSTANCE, in its order. */
@@ -63,6 +63,7 @@ static void read_instance(struct query *q, struct instance *in)
 	in->settled = query_int(q);
 	in->kept = query_int(q) != 0;
 	in->embedding = (uint64_t)query_int(q);
+	in->lane = (enum study_lane)query_int(q);
 }
 
 static int get_instance(struct store *s, int64_t id, struct instance *ret)
@@ -125,8 +126,8 @@ static int insert_instance(struct store *s, struct instance *in)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "INSERT INTO instance (study, file, sop_class, sop_uid, series_uid, syntax, "
-			    "calling_ae, called_ae, peer, digest, size, received, revision, state) "
-			    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+			    "calling_ae, called_ae, peer, digest, size, received, revision, state, slow) "
+			    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
 	int r;
 
 	query_bind_int(&q, in->study);
@@ -143,6 +144,7 @@ static int insert_instance(struct store *s, struct instance *in)
 	query_bind_int(&q, in->received);
 	query_bind_int(&q, in->revision);
 	query_bind_int(&q, in->state);
+	query_bind_int(&q, in->lane != LANE_NORMAL);
 	r = query_run(&q);
 	if (r < 0)
 		return r;
@@ -154,7 +156,7 @@ static int add_new(struct store *s, struct instance *in, int64_t settle_at)
 {
 	int r;
 
-	r = study_for_instance(s, in, settle_at, &in->study);
+	r = study_for_instance(s, in, settle_at, &in->study, &in->lane);
 	if (r < 0)
 		return r;
 	r = next_revision(s, in->sop_uid, &in->revision);
@@ -189,8 +191,10 @@ int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, 
 		return r;
 	in->id = row.id;
 	in->study = row.study;
-	if (!duplicate)
+	if (!duplicate) {
 		in->revision = row.revision;
+		in->lane = row.lane;
+	}
 	*ret_duplicate = duplicate;
 	return 0;
 }
@@ -199,17 +203,32 @@ int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, 
 
 /* Two seeks: the fresh rows (due 0) lie in the index in order of id; of the retried ones only those
  * that have come due are looked at. */
-static int find_due(struct store *s, int64_t now, int64_t *ret_id)
+static int find_due_of(struct store *s, bool slow, int64_t now, int64_t *ret_id)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "SELECT min(id) FROM (SELECT * FROM ("
 			    "SELECT id FROM instance INDEXED BY instance_due "
-			    "WHERE state = 0 AND due = 0 ORDER BY id LIMIT 1) UNION ALL "
+			    "WHERE state = 0 AND slow = ?1 AND due = 0 ORDER BY id LIMIT 1) UNION ALL "
 			    "SELECT min(id) FROM instance INDEXED BY instance_due "
-			    "WHERE state = 0 AND due > 0 AND due <= ?)");
+			    "WHERE state = 0 AND slow = ?1 AND due > 0 AND due <= ?2)");
 
+	query_bind_int(&q, slow);
 	query_bind_int(&q, now);
 	return query_value(&q, ret_id);
+}
+
+static int find_due(struct store *s, int64_t now, int64_t *ret_id)
+{
+	int64_t turn;
+	bool slow;
+	int r;
+
+	r = turn_number(s, "instance", "", &turn);
+	if (r < 0)
+		return r;
+	slow = turn_first(turn) == RANK_SLOW;
+	r = find_due_of(s, slow, now, ret_id);
+	return r == -ENOENT ? find_due_of(s, !slow, now, ret_id) : r;
 }
 
 static int claim(struct store *s, int64_t id, int64_t lease, struct instance *ret)
@@ -219,6 +238,9 @@ static int claim(struct store *s, int64_t id, int64_t lease, struct instance *re
 			    "WHERE id = ? AND state = 0");
 	int r;
 
+	r = turn_count(s, "instance", "");
+	if (r < 0)
+		return r;
 	query_bind_int(&q, lease);
 	query_bind_int(&q, id);
 	r = query_run_one(&q);
@@ -395,6 +417,7 @@ static int update_requeued(struct store *s, int64_t id)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "UPDATE instance SET state = 0, outcome = 0, why = '', attempt = 0, due = 0, "
+			    "slow = (SELECT lane > 0 FROM study WHERE study.id = instance.study), "
 			    "patient = NULL, content = NULL, recipe = NULL, precision = NULL, version = NULL, "
 			    "weights = NULL, findings = NULL, settled = NULL, embedding = 0 WHERE id = ?");
 
@@ -566,7 +589,7 @@ int store_forget_embedding(struct store *s, int64_t instance)
 int instance_clamp(struct store *s, int64_t latest)
 {
 	CLEANUP(query) struct query q = query_on(s, "UPDATE instance INDEXED BY instance_due SET due = ?1 "
-						    "WHERE state = 0 AND due > ?1");
+						    "WHERE state = 0 AND slow IN (0, 1) AND due > ?1");
 
 	query_bind_int(&q, latest);
 	return query_run(&q);
@@ -576,7 +599,7 @@ int instance_clamp(struct store *s, int64_t latest)
 static int let_suspects_wait(struct store *s, int64_t now)
 {
 	CLEANUP(query) struct query q =
-		query_on(s, "UPDATE instance INDEXED BY instance_due SET due = ? WHERE state = 0 AND attempt >= ? AND due < ?");
+		query_on(s, "UPDATE instance INDEXED BY instance_due SET due = ? WHERE state = 0 AND slow IN (0, 1) AND attempt >= ? AND due < ?");
 
 	query_bind_int(&q, now + STORE_SUSPECT_MS);
 	query_bind_int(&q, STORE_SUSPECT_ATTEMPTS);

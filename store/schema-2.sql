@@ -43,6 +43,32 @@ ALTER TABLE delivery ADD COLUMN rank INTEGER NOT NULL DEFAULT 1 CHECK (rank BETW
 DROP INDEX delivery_next;
 CREATE INDEX delivery_next ON delivery (destination, rank, due) WHERE state IN (0, 3);
 
+-- The slow lane: what is analysed and reported when nothing of the normal lane waits, or in its turn.  A study is in
+-- one lane; instance.slow follows it for what still waits.
+ALTER TABLE study ADD COLUMN lane INTEGER NOT NULL DEFAULT 0 CHECK (lane BETWEEN 0 AND 3); -- enum study_lane
+ALTER TABLE instance ADD COLUMN slow INTEGER NOT NULL DEFAULT 0 CHECK (slow IN (0, 1));
+DROP INDEX instance_due;
+CREATE INDEX instance_due ON instance (slow, due) WHERE state = 0;
+DROP INDEX study_next;
+CREATE INDEX study_next ON study (lane > 0, id, settle_at) WHERE state = 0 AND pending = 0;
+
+-- Of tally, what = 'slow': instances of the slow lane that wait or are worked on.
+INSERT INTO tally VALUES ('slow', '', 0, 0);
+CREATE TRIGGER instance_slow_added AFTER INSERT ON instance WHEN new.slow = 1 AND new.state IN (0, 1)
+BEGIN
+	UPDATE tally SET n = n + 1 WHERE what = 'slow' AND destination = '' AND state = 0;
+END;
+CREATE TRIGGER instance_slow_changed AFTER UPDATE OF slow, state ON instance
+	WHEN (new.slow = 1 AND new.state IN (0, 1)) <> (old.slow = 1 AND old.state IN (0, 1))
+BEGIN
+	UPDATE tally SET n = n + iif(new.slow = 1 AND new.state IN (0, 1), 1, -1)
+		WHERE what = 'slow' AND destination = '' AND state = 0;
+END;
+CREATE TRIGGER instance_slow_removed AFTER DELETE ON instance WHEN old.slow = 1 AND old.state IN (0, 1)
+BEGIN
+	UPDATE tally SET n = n - 1 WHERE what = 'slow' AND destination = '' AND state = 0;
+END;
+
 -- How many claims there were (turn.c).
 CREATE TABLE turn (
 	what        TEXT NOT NULL,
@@ -170,11 +196,12 @@ BEGIN
 	DELETE FROM notice WHERE id <= (SELECT id FROM notice ORDER BY id DESC LIMIT 1 OFFSET 10000);
 END;
 
--- What an operator had fetched from an archive without wanting its reports sent.  The newest 100000.
+-- What an operator had fetched from an archive, and whether the reports are to be sent.  The newest 100000.
 CREATE TABLE fetched (
 	id         INTEGER PRIMARY KEY AUTOINCREMENT,
 	study_uid  TEXT NOT NULL CHECK (length(study_uid) BETWEEN 1 AND 64),
 	calling_ae TEXT NOT NULL CHECK (length(calling_ae) BETWEEN 1 AND 16), -- the archive's
+	send       INTEGER NOT NULL,
 	UNIQUE (study_uid, calling_ae)
 ) STRICT;
 CREATE TRIGGER fetched_added AFTER INSERT ON fetched

@@ -99,14 +99,21 @@
 --   be one, counted with each object's row, when its association has ended or a restart finds it.
 --
 -- FETCHED (step 2): the objects of a study that come from this archive were fetched: no delivery is made
---   for their sake.  Noted, durably, before the archive is asked to send; forgotten with the study.
+--   for their sake unless that was asked for.  Noted, durably, before the archive is asked to send; forgotten with the study.
+--
+-- LANES (step 2): a study is in the normal lane or, for a reason (study.lane), in the slow one.
+--
+--   (no row), REPORTED, SILENT, PARKED --add READY--> the lane of that instance
+--   COLLECTING, COMPOSING --add READY--> the normal lane, if the study or the instance is of it
+--
+--   instance.slow says it of what waits, for the claim; delivery.rank is made of it and of the findings.
 --
 -- EVENT (step 2): what happened to a study, or to the node, in the words that `carzeroctl why` prints.  A
 --   bounded history for people: no arrow above depends on it, and it goes with its study.
 --
 -- TIME AND ORDER.  due = 0 means "at once" and is what fresh rows have; other times are wall-clock
--- ms.  Among what is due the lowest id goes first, of deliveries (step 2) the lowest id of the rank whose turn
--- it is: urgent, routine, slow; turn.c says how often each is.  The partial indexes hold only rows that wait, with
+-- ms.  Among what is due the lowest id goes first, but (step 2) those whose turn it is before the others: the
+-- normal lane before the slow one, urgent deliveries before routine ones; turn.c says how often it is whose.  The partial indexes hold only rows that wait, with
 -- those of due 0 in front in order of id, so that a claim costs the same among 10^3 and 10^6 rows.
 -- study.pending and the table tally are kept by the triggers at the end, so that no C function can
 -- forget to; the keeper asks for counts every few seconds and for destinations in every turn.

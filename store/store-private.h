@@ -110,8 +110,8 @@ int facts_attach(struct store *s);
 int doom_file(struct store *s, unsigned box, uint64_t file);
 int study_recover(struct store *s, int64_t now, unsigned *n);
 
-/* study.c: the row of a study, made when missing; one that gets work collects again. */
-int study_for_instance(struct store *s, const struct instance *in, int64_t settle_at, int64_t *ret_id);
+/* study.c: the row of a study, made when missing; one that gets work collects again, in the lane that comes back. */
+int study_for_instance(struct store *s, const struct instance *in, int64_t settle_at, int64_t *ret_id, enum study_lane *lane);
 int study_reopen(struct store *s, int64_t id, int64_t settle_at);
 
 #endif

@@ -877,7 +877,9 @@ int store_next_due(struct store *s, int64_t *ret_instance, int64_t *ret_study, i
 {
 	int r;
 
-	r = earliest(s, "SELECT min(due) FROM instance INDEXED BY instance_due WHERE state = 0",
+	r = earliest(s, "SELECT min(due) FROM (SELECT min(due) AS due FROM instance INDEXED BY instance_due "
+			"WHERE state = 0 AND slow = 0 UNION ALL SELECT min(due) FROM instance INDEXED BY instance_due "
+			"WHERE state = 0 AND slow = 1)",
 		     ret_instance);
 	if (r < 0)
 		return r;
@@ -916,20 +918,43 @@ static int count_all(struct store *s, struct store_counts *c)
 	if (r >= 0)
 		r = count(s, "delivery", c->deliveries, ARRAY_SIZE(c->deliveries));
 	if (r >= 0)
+		r = count(s, "slow", &c->slow, 1);
+	if (r >= 0)
 		r = count(s, "report", &c->reports, 1);
 	return r;
 }
 
 /* 0 when the query has no row. */
-static int oldest(struct store *s, const char *sql, int64_t *ret)
+static int oldest(struct query *q, int64_t *ret)
 {
-	CLEANUP(query) struct query q = query_on(s, sql);
 	int r;
 
-	r = query_value(&q, ret);
+	r = query_value(q, ret);
 	if (r == -ENOENT)
 		*ret = 0;
 	return r == -ENOENT ? 0 : r;
+}
+
+/* The lowest id is the oldest; a clock may have stepped in between.  Few rows are claimed or were tried before; the fresh
+ * ones have due 0 and lie in order of id. */
+static int oldest_image(struct store *s, bool slow, int64_t *ret)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "SELECT received FROM instance WHERE id = (SELECT min(id) FROM (SELECT * FROM ("
+			    "SELECT id FROM instance INDEXED BY instance_due WHERE state = 0 AND slow = ?1 AND due = 0 ORDER BY id LIMIT 1) "
+			    "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_due WHERE state = 0 AND slow = ?1 AND due > 0 "
+			    "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_claimed WHERE state = 1 AND slow = ?1))");
+
+	query_bind_int(&q, slow);
+	return oldest(&q, ret);
+}
+
+static int oldest_delivery(struct store *s, int64_t *ret)
+{
+	CLEANUP(query) struct query q =
+		query_on(s, "SELECT created FROM delivery INDEXED BY delivery_open WHERE state <> 2 ORDER BY id LIMIT 1");
+
+	return oldest(&q, ret);
 }
 
 int store_counts(struct store *s, struct store_counts *ret)
@@ -938,21 +963,12 @@ int store_counts(struct store *s, struct store_counts *ret)
 	int r;
 
 	r = count_all(s, &c);
-	if (r < 0)
-		return r;
-	/* The lowest id is the oldest; a clock may have stepped in between.  Few rows are claimed or were
-	 * tried before; the fresh ones have due 0 and lie in order of id. */
-	r = oldest(s,
-		   "SELECT received FROM instance WHERE id = (SELECT min(id) FROM (SELECT * FROM ("
-		   "SELECT id FROM instance INDEXED BY instance_due WHERE state = 0 AND due = 0 ORDER BY id LIMIT 1) "
-		   "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_due WHERE state = 0 AND due > 0 "
-		   "UNION ALL SELECT min(id) FROM instance INDEXED BY instance_claimed WHERE state = 1))",
-		   &c.oldest_ready);
-	if (r < 0)
-		return r;
-	r = oldest(s,
-		   "SELECT created FROM delivery INDEXED BY delivery_open WHERE state <> 2 ORDER BY id LIMIT 1",
-		   &c.oldest_delivery);
+	if (r >= 0)
+		r = oldest_image(s, false, &c.oldest_ready);
+	if (r >= 0)
+		r = oldest_image(s, true, &c.oldest_slow);
+	if (r >= 0)
+		r = oldest_delivery(s, &c.oldest_delivery);
 	if (r < 0)
 		return r;
 	*ret = c;

@@ -79,9 +79,18 @@ enum instance_outcome {
 	OUTCOME_SILENT = 4,       /* not analysed and, by rule, not reported (why tells) */
 };
 
+/* Why a study may wait while others go before. */
+enum study_lane {
+	LANE_NORMAL = 0,
+	LANE_OLD = 1,     /* the rest is the slow lane: an old study, */
+	LANE_FLOOD = 2,   /* one of more than its sender usually has, */
+	LANE_FETCHED = 3, /* one that an operator fetched */
+};
+
 struct instance {
 	int64_t id;
 	int64_t study;            /* row id */
+	enum study_lane lane;     /* its study's */
 	uint64_t file;            /* spool id in SPOOL_OBJECTS */
 	char sop_class[UID_MAX], sop_uid[UID_MAX], study_uid[UID_MAX], series_uid[UID_MAX];
 	char syntax[UID_MAX];     /* transfer syntax of the stored bytes */
@@ -113,7 +122,8 @@ struct score {
 	uint8_t decision;  /* enum decision of daemon/findings.h */
 };
 
-/* What the caller fills: all up to `received`, and state READY or ASIDE.
+/* What the caller fills: all up to `received`, and state READY or ASIDE.  The lane is a wish: the study's is normal if one
+ * object that it waits for is.
  * Same UID and digest as a row that is there: *ret_duplicate, in->id and in->study of that row, its repeats += 1, no
  * new work (the caller discards its file).  Same UID, other digest: a new row with revision + 1.
  * A READY instance re-opens its study: state COLLECTING and, unless it was collecting already, settle_at = settle_at.
@@ -125,7 +135,8 @@ int store_add_instance(struct store *s, struct instance *in, int64_t settle_at, 
 int store_instance_file(struct store *s, int64_t id, uint64_t *ret);
 int store_adopt_file(struct store *s, int64_t id, uint64_t file, int64_t now);
 
-/* Claims the READY instance with the lowest id whose due <= now: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
+/* Claims the READY instance with the lowest id whose due <= now, of the normal lane first but for one claim in
+ * STORE_SLOW_EVERY: attempt += 1, new token, lease.  -ENOENT: nothing to do. */
 int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct instance *ret);
 
 /* Ends a claim with an outcome; copies outcome, why, embedding, patient .. settled from `in` (id and token identify the
@@ -173,6 +184,7 @@ enum study_state {
 struct study {
 	int64_t id;
 	char study_uid[UID_MAX];
+	enum study_lane lane;
 	enum study_state state;
 	int64_t settle_at;
 	unsigned attempt;
@@ -182,14 +194,16 @@ struct study {
 	int64_t created;
 };
 
-/* The objects of this study that this AE title sends are fetched: their reports are not sent (`keep`), or are. */
+/* The objects of this study that this AE title sends are fetched: their reports are kept here, or sent too. */
+enum fetched { FETCHED_NOT = 0, FETCHED_KEEP, FETCHED_SEND };
 int store_note_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool keep);
-int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool *ret);
+int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, enum fetched *ret);
 
 /* Sets settle_at to min(settle_at, at) for a COLLECTING study; others are left alone. */
 int store_settle_study(struct store *s, int64_t study, int64_t at);
 
-/* Claims the first COLLECTING study with settle_at <= now and no instance READY or CLAIMED.  -ENOENT. */
+/* Claims the first COLLECTING study with settle_at <= now and no instance READY or CLAIMED, of the lanes as instances are.
+ * -ENOENT. */
 int store_next_study(struct store *s, int64_t now, int64_t lease, struct study *ret);
 
 /* All instances of a study (ASIDE included), by id, at most max; *ret_n may exceed max (then -E2BIG). */
@@ -497,8 +511,9 @@ struct store_counts {
 	uint64_t instances[5]; /* by enum instance_state */
 	uint64_t studies[5];   /* by enum study_state */
 	uint64_t deliveries[4];
+	uint64_t slow;         /* of the READY and CLAIMED instances: in the slow lane */
 	uint64_t reports;
-	int64_t oldest_ready;    /* received of the oldest READY or CLAIMED instance, 0 when none */
+	int64_t oldest_ready, oldest_slow; /* received of the oldest READY or CLAIMED instance of each lane, 0 when none */
 	int64_t oldest_delivery; /* created of the oldest delivery not DONE, 0 when none */
 };
 int store_counts(struct store *s, struct store_counts *ret);

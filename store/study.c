@@ -18,7 +18,7 @@
 #include "store/store-private.h"
 
 #define SELECT_STUDY                                                                               \
-	"SELECT id, study_uid, state, settle_at, attempt, token, lease, revision, why, created FROM study "
+	"SELECT id, study_uid, lane, state, settle_at, attempt, token, lease, revision, why, created FROM study "
 
 /* The columns of SELECT_STUDY, in its order. */
 static void read_study(struct query *q, struct study *st)
@@ -26,6 +26,7 @@ static void read_study(struct query *q, struct study *st)
 	memset(st, 0, sizeof(*st));
 	st->id = query_int(q);
 	query_field(q, st->study_uid);
+	st->lane = (enum study_lane)query_int(q);
 	st->state = (enum study_state)query_int(q);
 	st->settle_at = query_int(q);
 	st->attempt = (unsigned)query_int(q);
@@ -73,7 +74,58 @@ static int find_id(struct store *s, const char *study_uid, int64_t *ret)
 	return query_value(&q, ret);
 }
 
-int study_for_instance(struct store *s, const struct instance *in, int64_t settle_at, int64_t *ret_id)
+static int set_lane(struct store *s, int64_t study, enum study_lane lane)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE study SET lane = ? WHERE id = ?");
+
+	query_bind_int(&q, lane);
+	query_bind_int(&q, study);
+	return query_run(&q);
+}
+
+static int hurry_waiting(struct store *s, int64_t study)
+{
+	CLEANUP(query) struct query q = query_on(s, "UPDATE instance INDEXED BY instance_by_study SET slow = 0 "
+						    "WHERE study = ? AND slow = 1 AND state IN (0, 1)");
+
+	query_bind_int(&q, study);
+	return query_run(&q);
+}
+
+static int get_lane(struct store *s, int64_t study, enum study_lane *ret, bool *ret_open)
+{
+	CLEANUP(query) struct query q = query_on(s, "SELECT lane, state IN (0, 1) FROM study WHERE id = ?");
+	int64_t lane;
+	int r;
+
+	query_bind_int(&q, study);
+	r = query_value(&q, &lane);
+	if (r < 0)
+		return r;
+	*ret = (enum study_lane)lane;
+	*ret_open = query_int(&q) != 0;
+	return 0;
+}
+
+/* The lane of the study with one more instance in it, which wishes for this one. */
+static int choose_lane(struct store *s, int64_t study, enum study_lane *lane)
+{
+	enum study_lane old;
+	bool open;
+	int r;
+
+	r = get_lane(s, study, &old, &open);
+	if (r < 0)
+		return r;
+	if (open && *lane != LANE_NORMAL)
+		*lane = old;
+	if (*lane == old)
+		return 0;
+	r = set_lane(s, study, *lane);
+	return r < 0 || !open ? r : hurry_waiting(s, study);
+}
+
+int study_for_instance(struct store *s, const struct instance *in, int64_t settle_at, int64_t *ret_id, enum study_lane *lane)
 {
 	int r;
 
@@ -81,9 +133,10 @@ int study_for_instance(struct store *s, const struct instance *in, int64_t settl
 	if (r < 0)
 		return r;
 	r = find_id(s, in->study_uid, ret_id);
-	if (r < 0)
+	if (r < 0 || in->state != INSTANCE_READY)
 		return r;
-	return in->state == INSTANCE_READY ? study_reopen(s, *ret_id, settle_at) : 0;
+	r = choose_lane(s, *ret_id, lane);
+	return r < 0 ? r : study_reopen(s, *ret_id, settle_at);
 }
 
 int study_reopen(struct store *s, int64_t id, int64_t settle_at)
@@ -119,14 +172,29 @@ int store_settle_study(struct store *s, int64_t study, int64_t at)
 
 /* ---- claim ---------------------------------------------------------------------------------- */
 
-static int find_settled(struct store *s, int64_t now, int64_t *ret_id)
+static int find_settled_of(struct store *s, bool slow, int64_t now, int64_t *ret_id)
 {
 	CLEANUP(query) struct query q =
 		query_on(s, "SELECT id FROM study INDEXED BY study_next "
-			    "WHERE state = 0 AND pending = 0 AND settle_at <= ? ORDER BY id LIMIT 1");
+			    "WHERE state = 0 AND pending = 0 AND (lane > 0) = ? AND settle_at <= ? ORDER BY id LIMIT 1");
 
+	query_bind_int(&q, slow);
 	query_bind_int(&q, now);
 	return query_value(&q, ret_id);
+}
+
+static int find_settled(struct store *s, int64_t now, int64_t *ret_id)
+{
+	int64_t turn;
+	bool slow;
+	int r;
+
+	r = turn_number(s, "study", "", &turn);
+	if (r < 0)
+		return r;
+	slow = turn_first(turn) == RANK_SLOW;
+	r = find_settled_of(s, slow, now, ret_id);
+	return r == -ENOENT ? find_settled_of(s, !slow, now, ret_id) : r;
 }
 
 static int get_study(struct store *s, int64_t id, struct study *ret)
@@ -144,6 +212,9 @@ static int claim(struct store *s, int64_t id, int64_t lease, struct study *ret)
 			    "WHERE id = ? AND state = 0");
 	int r;
 
+	r = turn_count(s, "study", "");
+	if (r < 0)
+		return r;
 	query_bind_int(&q, lease);
 	query_bind_int(&q, id);
 	r = query_run_one(&q);
@@ -599,39 +670,40 @@ int store_get_findings(struct store *s, const uint8_t digest[DIGEST_SIZE], void 
 
 /* ---- fetched ---------------------------------------------------------------------------------- */
 
-static int change_fetched(struct store *s, const char *sql, const char *study_uid, const char *calling_ae)
+static int put_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool keep)
 {
-	CLEANUP(query) struct query q = query_on(s, sql);
+	CLEANUP(query) struct query q =
+		query_on(s, "INSERT INTO fetched (study_uid, calling_ae, send) VALUES (?, ?, ?) "
+			    "ON CONFLICT (study_uid, calling_ae) DO UPDATE SET send = excluded.send");
 
 	query_bind_text(&q, study_uid, SIZE_MAX);
 	query_bind_text(&q, calling_ae, SIZE_MAX);
+	query_bind_int(&q, !keep);
 	return query_run(&q);
 }
 
 int store_note_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool keep)
 {
-	const char *sql = keep ? "INSERT INTO fetched (study_uid, calling_ae) VALUES (?, ?) ON CONFLICT DO NOTHING" :
-				 "DELETE FROM fetched WHERE study_uid = ? AND calling_ae = ?";
 	int r;
 
 	r = change_begin(s);
 	if (r < 0)
 		return r;
-	return change_end(s, change_fetched(s, sql, study_uid, calling_ae));
+	return change_end(s, put_fetched(s, study_uid, calling_ae, keep));
 }
 
-int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, bool *ret)
+int store_is_fetched(struct store *s, const char *study_uid, const char *calling_ae, enum fetched *ret)
 {
-	CLEANUP(query) struct query q = query_on(s, "SELECT 1 FROM fetched WHERE study_uid = ? AND calling_ae = ?");
-	int64_t one;
+	CLEANUP(query) struct query q = query_on(s, "SELECT send FROM fetched WHERE study_uid = ? AND calling_ae = ?");
+	int64_t send;
 	int r;
 
 	query_bind_text(&q, study_uid, SIZE_MAX);
 	query_bind_text(&q, calling_ae, SIZE_MAX);
-	r = query_value(&q, &one);
+	r = query_value(&q, &send);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	*ret = r == 0;
+	*ret = r == -ENOENT ? FETCHED_NOT : send != 0 ? FETCHED_SEND : FETCHED_KEEP;
 	return 0;
 }
 

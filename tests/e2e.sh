@@ -148,6 +148,8 @@ write_config() {
 	for l in "$@"; do
 		printf '%s\n' "$l" >>"$work/carzerod.yaml"
 	done
+	# phantoms have dates of long ago
+	echo "slow_lane: ${slow_lane:-{older_than_days: 0\}}" >>"$work/carzerod.yaml"
 }
 
 ctl() {

@@ -59,6 +59,8 @@ sent() {
 }
 check "and sent to the archive" wait_for 20 sent
 
+is "$(row 'SELECT group_concat(DISTINCT lane) FROM study')" 3 "both were in the slow lane"
+
 # ---- by date, radiographs alone; again is no work -----------------------------------------------------------------
 ctl fetch ARCHIVE --date "$date" --dry-run >"$work/dry.txt"
 ok $? "--dry-run"

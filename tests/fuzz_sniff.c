@@ -26,7 +26,7 @@ static void check_uid(const char *uid)
 static void fuzz_data_set(enum sniff_syntax syntax, const uint8_t *p, size_t n)
 {
 	struct sniffer *s = sniffer_new(syntax);
-	struct sniff whole = { "", "", "", "" }, pieces = { "", "", "", "" };
+	struct sniff whole = { .study_date = 0 }, pieces = { .study_date = 0 };
 	int r = sniff_header(p, n, true, syntax, &whole);
 	size_t piece = 1;
 

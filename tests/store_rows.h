@@ -92,10 +92,11 @@ static inline bool is_sound(struct store *s)
 			 "SELECT 'instance', '', state, count(*) FROM instance GROUP BY state UNION ALL "
 			 "SELECT 'study', '', state, count(*) FROM study GROUP BY state UNION ALL "
 			 "SELECT 'report', '', 0, count(*) FROM report UNION ALL "
+			 "SELECT 'slow', '', 0, count(*) FROM instance WHERE slow AND state IN (0, 1) UNION ALL "
 			 "SELECT 'delivery', destination, state, count(*) FROM delivery GROUP BY 2, 3))") == 0 &&
 	       number(s, "SELECT sum(n) FROM tally") ==
 		       number(s, "SELECT (SELECT count(*) FROM instance) + (SELECT count(*) FROM study) + "
-				 "(SELECT count(*) FROM report) + (SELECT count(*) FROM delivery)");
+				 "(SELECT count(*) FROM instance WHERE slow AND state IN (0, 1)) + (SELECT count(*) FROM report) + (SELECT count(*) FROM delivery)");
 }
 
 /* ---- making rows ---------------------------------------------------------------------------- */

@@ -67,6 +67,7 @@ static void dump_values(FILE *f, const struct config *c)
 		c->other_storage == OTHER_REFUSE ? "refuse" : "aside");
 	if (c->audit.journal || c->audit.host[0] != '\0')
 		fprintf(f, "audit journal=%d %s %u\n", c->audit.journal, c->audit.host, c->audit.port);
+	fprintf(f, "slow_lane older_than_days=%u images_per_hour=%u\n", c->slow_older_days, c->slow_images_per_hour);
 	for (i = 0; i < c->n_access; i++)
 		dump_access(f, &c->access[i]);
 	for (i = 0; i < c->n_peers; i++) {

@@ -26,6 +26,7 @@ static void good_object(union ipc_message *m)
 	(void)str_copy(m->object.called_ae, AE_TITLE_MAX, "CARZEROD");
 	m->object.size = 1000;
 	m->object.analysed_class = 1;
+	m->object.study_date = 20260131;
 }
 
 static void good_compose(union ipc_message *m)
@@ -74,6 +75,9 @@ static void test_check(void)
 	good_object(&m);
 	m.object.analysed_class = 2;
 	is_int(ipc_check(IPC_ASSOCIATION, &m, n, 0), -EPROTO, "a bool that is 2");
+	good_object(&m);
+	m.object.study_date = 100000101;
+	is_int(ipc_check(IPC_ASSOCIATION, &m, n, 0), -EPROTO, "a date of nine digits");
 	good_object(&m);
 	m.h.token = 0;
 	is_int(ipc_check(IPC_ASSOCIATION, &m, n, 0), -EPROTO, "no file");

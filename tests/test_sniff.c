@@ -101,7 +101,7 @@ static void pixels(struct set *s)
 static int sniff_set(const struct set *s, bool whole, struct sniff *ret)
 {
 	struct sniffer *one = sniffer_new(s->syntax);
-	struct sniff slowly = { "", "", "", "" };
+	struct sniff slowly = { .study_date = 0 };
 	int r, r_slowly;
 
 	memset(ret, 0, sizeof(*ret));
@@ -127,6 +127,31 @@ static void check(struct set *s, int want, const char *what)
 		   strcmp(found.study_uid, "1.2.3.4") == 0 &&
 		   strcmp(found.series_uid, "1.2.3.4.1") == 0, "   and the four UIDs are right");
 	s->n = 0;
+}
+
+static void test_date(enum sniff_syntax syntax)
+{
+	static const struct {
+		const char *text;
+		uint32_t want;
+	} cases[] = {
+		{ "20260131", 20260131 }, { "19691231", 19691231 }, { "20260131 ", 20260131 }, { "", 0 }, { "2026.01.31", 0 },
+		{ "20261331", 0 }, { "20260132", 0 }, { "20260100", 0 }, { "2026013", 0 }, { "202601311", 0 }, { "2026O131", 0 },
+	};
+	CLEANUP(free) struct set *s = xcalloc(1, sizeof(*s));
+	struct sniff found;
+
+	s->syntax = syntax;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		sop(s), text(s, 0x00080020, "DA", cases[i].text), study(s), pixels(s);
+		is_int(sniff_set(s, true, &found), 0, "syntax %d: with Study Date '%s'", (int)syntax, cases[i].text);
+		is_int(found.study_date, cases[i].want, "   is %u", cases[i].want);
+		s->n = 0;
+	}
+	sop(s), head(s, 0x00081140, "SQ", UNDEFINED), bare(s, 0xfffee000, UNDEFINED), text(s, 0x00080020, "DA", "19990101");
+	bare(s, 0xfffee00d, 0), bare(s, 0xfffee0dd, 0), study(s), pixels(s);
+	is_int(sniff_set(s, true, &found), 0, "a date inside a sequence");
+	is_int(found.study_date, 0, "is not the study's");
 }
 
 /* A sequence with two items of undefined length and one nested sequence in each. */
@@ -351,6 +376,9 @@ static void test_spooled(void)
 
 int main(void)
 {
+	test_date(SNIFF_IMPLICIT_LE);
+	test_date(SNIFF_EXPLICIT_LE);
+	test_date(SNIFF_EXPLICIT_BE);
 	test_syntax(SNIFF_EXPLICIT_LE);
 	test_syntax(SNIFF_IMPLICIT_LE);
 	test_syntax(SNIFF_EXPLICIT_BE);

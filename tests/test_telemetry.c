@@ -150,7 +150,7 @@ static void test_text(void)
 		   strstr(text, "carzerod_stage_seconds_bucket{stage=\"infer\",le=\"0.05\"} 1\n") != NULL &&
 		   strstr(text, "carzerod_stage_seconds_bucket{stage=\"infer\",le=\"+Inf\"} 1\n") != NULL,
 	   "buckets are cumulated");
-	ok(strstr(text, "carzerod_oldest_job_seconds 8\n") != NULL, "ages are of now");
+	ok(strstr(text, "carzerod_oldest_job_seconds{lane=\"normal\"} 8\n") != NULL, "ages are of now");
 	ok(strstr(text, "carzerod_last_turn_seconds 5\n") != NULL, "and so is that of the figures");
 	ok(strstr(text, "carzerod_not_analysed_total{reason=\"not-dicom\"} 4\n") != NULL, "reasons have names");
 	free(text);
