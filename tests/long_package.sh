@@ -80,7 +80,7 @@ start_inside() { # as the unit does, without systemd
 start_inside
 ok $? "it starts as its own user, on port $node_port"
 mkdir -p "$work/archive"
-in_net storescp -aet ORTHANC -od "$work/archive" "$archive_port" >"$work/archive.log" 2>&1 &
+nsenter --net="/proc/$holder/ns/net" storescp -aet ORTHANC -od "$work/archive" "$archive_port" >"$work/archive.log" 2>&1 &
 archive_pid=$!
 wait_for 10 in_net echoscu -aec ORTHANC 127.0.0.1 "$archive_port"
 in_net env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ chroot "$root" /usr/sbin/carzeroctl selftest --peer ORTHANC >"$work/page.txt" 2>&1
