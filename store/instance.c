@@ -217,20 +217,6 @@ static int find_due_of(struct store *s, bool slow, int64_t now, int64_t *ret_id)
 	return query_value(&q, ret_id);
 }
 
-static int find_due(struct store *s, int64_t now, int64_t *ret_id)
-{
-	int64_t turn;
-	bool slow;
-	int r;
-
-	r = turn_number(s, "instance", "", &turn);
-	if (r < 0)
-		return r;
-	slow = turn_first(turn) == RANK_SLOW;
-	r = find_due_of(s, slow, now, ret_id);
-	return r == -ENOENT ? find_due_of(s, !slow, now, ret_id) : r;
-}
-
 static int claim(struct store *s, int64_t id, int64_t lease, struct instance *ret)
 {
 	CLEANUP(query) struct query q =
@@ -255,7 +241,7 @@ int store_claim_instance(struct store *s, int64_t now, int64_t lease, struct ins
 	int64_t id;
 	int r;
 
-	r = find_due(s, now, &id); /* before the transaction: most questions find nothing */
+	r = turn_find(s, "instance", find_due_of, now, &id); /* before the transaction: most questions find nothing */
 	if (r < 0)
 		return r;
 	r = change_begin(s);

@@ -104,6 +104,9 @@ int delivery_clamp(struct store *s, int64_t latest);
 enum store_rank turn_first(int64_t n);
 int turn_number(struct store *s, const char *what, const char *destination, int64_t *ret);
 int turn_count(struct store *s, const char *what, const char *destination);
+/* Of work that has two lanes: a row of the lane whose turn it is, else of the other; -ENOENT: neither has one. */
+typedef int turn_finder(struct store *s, bool slow, int64_t now, int64_t *ret_id);
+int turn_find(struct store *s, const char *what, turn_finder *find, int64_t now, int64_t *ret_id);
 /* facts.c */
 int facts_attach(struct store *s);
 /* retention.c: the file is to go, after the commit. */

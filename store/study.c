@@ -183,20 +183,6 @@ static int find_settled_of(struct store *s, bool slow, int64_t now, int64_t *ret
 	return query_value(&q, ret_id);
 }
 
-static int find_settled(struct store *s, int64_t now, int64_t *ret_id)
-{
-	int64_t turn;
-	bool slow;
-	int r;
-
-	r = turn_number(s, "study", "", &turn);
-	if (r < 0)
-		return r;
-	slow = turn_first(turn) == RANK_SLOW;
-	r = find_settled_of(s, slow, now, ret_id);
-	return r == -ENOENT ? find_settled_of(s, !slow, now, ret_id) : r;
-}
-
 static int get_study(struct store *s, int64_t id, struct study *ret)
 {
 	CLEANUP(query) struct query q = query_on(s, SELECT_STUDY "WHERE id = ?");
@@ -229,7 +215,7 @@ int store_next_study(struct store *s, int64_t now, int64_t lease, struct study *
 	int64_t id;
 	int r;
 
-	r = find_settled(s, now, &id); /* before the transaction: most questions find nothing */
+	r = turn_find(s, "study", find_settled_of, now, &id); /* before the transaction: most questions find nothing */
 	if (r < 0)
 		return r;
 	r = change_begin(s);

@@ -37,6 +37,20 @@ int turn_number(struct store *s, const char *what, const char *destination, int6
 	return r == -ENOENT ? 0 : r;
 }
 
+int turn_find(struct store *s, const char *what, turn_finder *find, int64_t now, int64_t *ret_id)
+{
+	int64_t turn;
+	bool slow;
+	int r;
+
+	r = turn_number(s, what, "", &turn);
+	if (r < 0)
+		return r;
+	slow = turn_first(turn) == RANK_SLOW;
+	r = find(s, slow, now, ret_id);
+	return r == -ENOENT ? find(s, !slow, now, ret_id) : r;
+}
+
 int turn_count(struct store *s, const char *what, const char *destination)
 {
 	CLEANUP(query) struct query q =
