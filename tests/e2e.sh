@@ -11,7 +11,6 @@ name=$(basename "$0" .sh)
 work=$builddir/tests/$name.work
 node_port= archive_port= sender_port= extra_port=
 node_pid= archive_pid= other_pids=
-count=0 failed=0
 export CARZEROD_LIBEXECDIR=$builddir
 export TZ=UTC LC_ALL=C
 # the sanitizers' own reports fail a test through the exit code and the log
@@ -19,15 +18,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:log_path="$work/sanitizer"
 export UBSAN_OPTIONS=print_stacktrace=1:log_path="$work/sanitizer"
 
 # ---- TAP ----------------------------------------------------------------------------------------
-ok() { # ok STATUS NAME
-	count=$((count + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $count - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $2"
-	fi
-}
+. "$srcdir/tests/tap.sh"
 check() { # check NAME COMMAND...
 	check_name=$1
 	shift

@@ -18,16 +18,7 @@ $python -c 'import torch, numpy' 2>/dev/null || skip "python3-torch is not insta
 
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-n=0 failed=0
-ok() { # ok STATUS NAME
-	n=$((n + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		failed=$((failed + 1))
-	fi
-}
+. "$srcdir/tests/tap.sh"
 prompts() { # prompts LIST: one cleaned prompt a line
 	sed -n 's/^  prompt: //p' "$1" | tr 'A-Z' 'a-z'
 }
@@ -91,5 +82,5 @@ lists "$work/some.yaml" >"$work/some"
 	END { print "# 24 alone and among 192: max difference " worst + 0; exit worst > 1e-4 }' "$work/all" "$work/some"
 ok $? "as they are alone"
 
-echo "1..$n"
+echo "1..$count"
 exit $((failed > 0))

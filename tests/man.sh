@@ -3,16 +3,7 @@
 : "${srcdir:?}" "${builddir:?}"
 work=$builddir/tests/man.work
 export CARZEROD_LIBEXECDIR=$builddir
-count=0 failed=0
-ok() { # ok STATUS NAME
-	count=$((count + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $count - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $2"
-	fi
-}
+. "$srcdir/tests/tap.sh"
 silent() { # silent NAME COMMAND...: succeeds and says nothing
 	silent_name=$1
 	shift

@@ -2,16 +2,7 @@
 # units.sh: what is installed: every file under DESTDIR, units that systemd can read, and how much they expose.
 : "${srcdir:?}" "${builddir:?}"
 work=$builddir/tests/units.work
-count=0 failed=0
-ok() { # ok STATUS NAME
-	count=$((count + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $count - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count - $2"
-	fi
-}
+. "$srcdir/tests/tap.sh"
 if ! grep -q '^prefix = /usr$' "$builddir/Makefile"; then
 	echo "1..0 # SKIP configured for another place than /usr, where the units look"
 	exit 0
