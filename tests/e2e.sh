@@ -199,6 +199,23 @@ start_archive() { # storescp that keeps what it gets in $work/archive
 not_free() {
 	! port_is_free "$1"
 }
+orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc) # in Debian a daemon's
+start_orthanc() { # start_orthanc <CONFIGURATION: Orthanc as the archive, with these lines of JSON beside what all have; not awaited
+	mkdir "$work/orthanc"
+	{
+		cat <<-END
+		{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
+		  "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "RemoteAccessAllowed": false,
+		END
+		cat
+		echo "}"
+	} >"$work/orthanc.json"
+	run_orthanc
+}
+run_orthanc() { # again, with what its configuration is by now
+	"$orthanc" "$work/orthanc.json" >>"$work/orthanc.log" 2>&1 &
+	archive_pid=$!
+}
 stop_archive() {
 	[ -n "$archive_pid" ] || return 0
 	kill "$archive_pid" 2>/dev/null

@@ -70,18 +70,12 @@ start_node
 check "with an address it arrives" wait_for 30 archive_has 2
 
 # ---- Orthanc ------------------------------------------------------------------------------------------
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 if [ -x "$orthanc" ] && command -v curl >/dev/null; then
 	stop_archive
-	mkdir "$work/orthanc"
 	http=$((extra_port))
-	cat >"$work/orthanc.json" <<-END
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-	  "HttpPort": $http, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-	  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false }
+	start_orthanc <<-END
+		"HttpPort": $http, "DicomAlwaysAllowStore": true, "AuthenticationEnabled": false, "DicomCheckCalledAet": false
 	END
-	"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-	archive_pid=$!
 	orthanc_up() {
 		curl -sf "http://127.0.0.1:$http/system"
 	}

@@ -204,17 +204,11 @@ ok $? "how many are missing: $alert"
 check "none waits" wait_for 40 none_waits
 
 # ---- a query ---------------------------------------------------------------------------------------------------------------
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 if [ -x "$orthanc" ]; then
 	stop_archive
-	mkdir "$work/orthanc"
-	cat >"$work/orthanc.json" <<-END
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc", "HttpServerEnabled": false,
-	  "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowFind": true, "DicomAlwaysAllowMove": true,
-	  "RemoteAccessAllowed": false, "DicomCheckCalledAet": false }
+	start_orthanc <<-END
+		"HttpServerEnabled": false, "DicomAlwaysAllowFind": true, "DicomAlwaysAllowMove": true, "DicomCheckCalledAet": false
 	END
-	"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-	archive_pid=$!
 	wait_for 60 not_free "$archive_port"
 	check "fetch by accession number" ctl fetch ARCHIVE --accession 4711
 	recorded 1 110112 "Query"

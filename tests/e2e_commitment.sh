@@ -125,18 +125,12 @@ stop_archive
 stop_node
 
 # ---- Orthanc ------------------------------------------------------------------------------------------------
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 if [ -x "$orthanc" ] && command -v curl >/dev/null; then
 	rm -rf "$work/state"
-	mkdir "$work/orthanc"
-	cat >"$work/orthanc.json" <<-END
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-	  "HttpPort": $extra_port, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-	  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false,
-	  "DicomModalities": { "node": ["CARZEROD", "127.0.0.1", $node_port] } }
+	start_orthanc <<-END
+		"HttpPort": $extra_port, "DicomAlwaysAllowStore": true, "AuthenticationEnabled": false, "DicomCheckCalledAet": false,
+		"DicomModalities": { "node": ["CARZEROD", "127.0.0.1", $node_port] }
 	END
-	"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-	archive_pid=$!
 	wait_for 30 not_free "$archive_port"
 	start_node
 	film

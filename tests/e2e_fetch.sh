@@ -2,20 +2,14 @@
 # e2e_fetch.sh: studies that an archive has, by C-FIND and C-MOVE, from Orthanc.
 . "$srcdir/tests/e2e.sh"
 command -v storescu >/dev/null || skip_all "dcmtk's tools are not installed"
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 [ -x "$orthanc" ] && command -v curl >/dev/null || skip_all "orthanc or curl is not installed"
 begin
 
-mkdir "$work/orthanc"
-cat >"$work/orthanc.json" <<END
-{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-  "HttpPort": $extra_port, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-  "DicomAlwaysAllowFind": true, "DicomAlwaysAllowMove": true, "ConcurrentJobs": 1,
-  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false,
-  "DicomModalities": { "node": ["CARZEROD", "127.0.0.1", $node_port] } }
+start_orthanc <<-END
+	"HttpPort": $extra_port, "DicomAlwaysAllowStore": true, "DicomAlwaysAllowFind": true, "DicomAlwaysAllowMove": true,
+	"ConcurrentJobs": 1, "AuthenticationEnabled": false, "DicomCheckCalledAet": false,
+	"DicomModalities": { "node": ["CARZEROD", "127.0.0.1", $node_port] }
 END
-"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-archive_pid=$!
 wait_for 30 not_free "$archive_port"
 
 uid_of() {
@@ -104,8 +98,7 @@ stop_node
 refuses "does not answer" ARCHIVE --date "$date"
 sed -i 's/"CARZEROD"/"ELSEWHERE"/' "$work/orthanc.json"
 stop_archive
-"$orthanc" "$work/orthanc.json" >>"$work/orthanc.log" 2>&1 &
-archive_pid=$!
+run_orthanc
 wait_for 30 not_free "$archive_port"
 start_node
 refuses "C-MOVE answered" ARCHIVE "$(uid_of "$work/1.dcm")"

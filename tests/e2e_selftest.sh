@@ -127,17 +127,11 @@ ctl selftest --peer NOBODY >/dev/null 2>"$work/page.err"
 is $? 64 "a peer that nobody knows is wrong usage"
 
 # ---- Orthanc: found again ---------------------------------------------------------------------------------------------------
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 if [ -x "$orthanc" ]; then
 	stop_archive
-	mkdir "$work/orthanc"
-	cat >"$work/orthanc.json" <<-END
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-	  "HttpServerEnabled": false, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-	  "DicomAlwaysAllowFind": true, "RemoteAccessAllowed": false, "DicomCheckCalledAet": true }
+	start_orthanc <<-END
+		"HttpServerEnabled": false, "DicomAlwaysAllowStore": true, "DicomAlwaysAllowFind": true, "DicomCheckCalledAet": true
 	END
-	"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-	archive_pid=$!
 	wait_for 60 not_free "$archive_port"
 	reconfigure
 	start_node

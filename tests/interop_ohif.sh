@@ -6,7 +6,6 @@
 command -v npm >/dev/null || skip_all "npm is not installed"
 command -v chromium >/dev/null || skip_all "chromium is not installed"
 command -v curl >/dev/null || skip_all "curl is not installed"
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 dicomweb=/usr/share/orthanc/plugins/libOrthancDicomWeb.so
 [ -x "$orthanc" ] && [ -f "$dicomweb" ] || skip_all "orthanc or orthanc-dicomweb is not installed"
 
@@ -25,15 +24,10 @@ begin
 http=$extra_port
 free_port; web=$port
 
-mkdir "$work/orthanc"
-cat >"$work/orthanc.json" <<-END
-{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-  "HttpPort": $http, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false,
-  "Plugins": ["$dicomweb"], "DicomWeb": {"Root": "/dicom-web/", "EnableWado": true} }
+start_orthanc <<-END
+	"HttpPort": $http, "DicomAlwaysAllowStore": true, "AuthenticationEnabled": false, "DicomCheckCalledAet": false,
+	"Plugins": ["$dicomweb"], "DicomWeb": {"Root": "/dicom-web/", "EnableWado": true}
 END
-"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-archive_pid=$!
 check "Orthanc is up" wait_for 60 curl -sf "http://127.0.0.1:$http/dicom-web/studies"
 
 study=2.25.4714

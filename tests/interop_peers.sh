@@ -7,33 +7,23 @@
 . "$srcdir/tests/e2e.sh"
 command -v storescu >/dev/null || skip_all "dcmtk's tools are not installed"
 command -v curl >/dev/null || skip_all "curl is not installed"
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 [ -x "$orthanc" ] || skip_all "orthanc is not installed"
 dicomweb=/usr/share/orthanc/plugins/libOrthancDicomWeb.so
 [ -f "$dicomweb" ] || skip_all "orthanc-dicomweb is not installed"
 begin
 http=$extra_port
 
-start_orthanc() {
-	mkdir "$work/orthanc"
-	cat >"$work/orthanc.json" <<-END
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-	  "HttpPort": $http, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-	  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false,
-	  "Plugins": ["$dicomweb"], "DicomWeb": {"Root": "/dicom-web/", "EnableWado": true},
-	  "DicomModalities": {"node": ["CARZEROD", "127.0.0.1", $node_port]} }
-	END
-	"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-	archive_pid=$!
-	wait_for 60 curl -sf "http://127.0.0.1:$http/dicom-web/studies"
-}
-
 # ---- Orthanc -> node -> Orthanc ---------------------------------------------------------------------------
 study=2.25.4712
 phantom --seed 24 --finding effusion=left,large --study-uid $study -o "$work/pa.dcm"
 phantom --seed 24 --view LL --study-uid $study -o "$work/ll.dcm"
 write_config 'routes: [{from: "*", to: [ARCHIVE, MODALITY]}]'
-start_orthanc
+start_orthanc <<END
+	"HttpPort": $http, "DicomAlwaysAllowStore": true, "AuthenticationEnabled": false, "DicomCheckCalledAet": false,
+	"Plugins": ["$dicomweb"], "DicomWeb": {"Root": "/dicom-web/", "EnableWado": true},
+	"DicomModalities": {"node": ["CARZEROD", "127.0.0.1", $node_port]}
+END
+wait_for 60 curl -sf "http://127.0.0.1:$http/dicom-web/studies"
 ok $? "Orthanc is up, with DICOMweb"
 for f in pa ll; do
 	curl -sf -o /dev/null -X POST --data-binary @"$work/$f.dcm" "http://127.0.0.1:$http/instances"

@@ -2,7 +2,6 @@
 # orthanc.sh: the node dies by kill -9 at every arrow of a delivery; Orthanc, as the archive, holds exactly one report
 # of each study, with the bytes that the node keeps.  Wants a build with --enable-failpoints.
 . "$srcdir/tests/e2e.sh"
-orthanc=$(command -v Orthanc || echo /usr/sbin/Orthanc)
 [ -x "$orthanc" ] && command -v curl >/dev/null && command -v storescu >/dev/null || skip_all "Orthanc, curl or dcmtk's tools are not installed"
 begin
 arm() {
@@ -11,14 +10,9 @@ arm() {
 CARZEROD_FAILPOINTS=$(arm new)
 export CARZEROD_FAILPOINTS
 http=$extra_port
-mkdir "$work/orthanc"
-cat >"$work/orthanc.json" <<-JSON
-	{ "Name": "archive", "StorageDirectory": "$work/orthanc", "IndexDirectory": "$work/orthanc",
-	  "HttpPort": $http, "DicomPort": $archive_port, "DicomAet": "ARCHIVE", "DicomAlwaysAllowStore": true,
-	  "AuthenticationEnabled": false, "RemoteAccessAllowed": false, "DicomCheckCalledAet": false }
-JSON
-"$orthanc" "$work/orthanc.json" >"$work/orthanc.log" 2>&1 &
-archive_pid=$!
+start_orthanc <<-END
+	"HttpPort": $http, "DicomAlwaysAllowStore": true, "AuthenticationEnabled": false, "DicomCheckCalledAet": false
+END
 get() {
 	curl -sf "http://127.0.0.1:$http$1"
 }
