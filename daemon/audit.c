@@ -426,23 +426,13 @@ static void offer(struct keeper *k, struct audit *a)
 void audit_dispatch(struct keeper *k)
 {
 	struct audit *a = &k->audit;
-	struct err e;
 
 	if (k->config->audit.host[0] == '\0' || k->stopping)
 		return;
 	keeper_must(k, store_audits_waiting(k->store, &a->waiting), "count audit records");
 	if (a->waiting == 0 || a->busy || k->boot < a->not_before)
 		return;
-	if (a->helper.pid == 0) {
-		if (!helper_may_start(&a->helper, k->boot))
-			return;
-		if (helper_start(&a->helper, NULL, 0, k->boot, &e) < 0) {
-			log_error("%s", e.text);
-			helper_ended(&a->helper, k->boot);
-		}
-		return; /* READY comes in a later turn */
-	}
-	if (a->helper.ready)
+	if (keeper_has(k, &a->helper, NULL, 0))
 		offer(k, a);
 }
 

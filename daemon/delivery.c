@@ -256,7 +256,6 @@ static bool deaf(const struct keeper *k, const struct courier *c)
 
 static void dispatch_one(struct keeper *k, struct courier *c)
 {
-	struct err e;
 	int r;
 
 	if (c->busy || c->held || resting(k, c) || deaf(k, c))
@@ -265,17 +264,7 @@ static void dispatch_one(struct keeper *k, struct courier *c)
 		helper_restart(&c->helper, k->boot);
 		c->stale = false;
 	}
-	if (c->helper.pid == 0) {
-		if (!helper_may_start(&c->helper, k->boot))
-			return;
-		r = helper_start(&c->helper, NULL, 0, k->boot, &e);
-		if (r < 0) {
-			log_error("%s", e.text);
-			helper_ended(&c->helper, k->boot);
-		}
-		return; /* READY comes in a later turn */
-	}
-	if (!c->helper.ready)
+	if (!keeper_has(k, &c->helper, NULL, 0))
 		return;
 	r = store_next_delivery(k->store, c->peer->ae_title, k->now, k->now + SEND_TIME_MS, &c->delivery);
 	if (r == -ENOENT)

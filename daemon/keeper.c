@@ -228,16 +228,15 @@ static void take_sockets(struct keeper *k, const int *fds, size_t n, size_t n_tl
 	keeper_helpers(k);
 }
 
-static void start_helper(struct keeper *k, struct helper *h, const int *fds, size_t n_fds)
+bool keeper_has(struct keeper *k, struct helper *h, const int *fds, size_t n_fds)
 {
 	struct err e;
 
-	if (!helper_may_start(h, k->boot))
-		return;
-	if (helper_start(h, fds, n_fds, k->boot, &e) < 0) {
+	if (helper_may_start(h, k->boot) && helper_start(h, fds, n_fds, k->boot, &e) < 0) {
 		log_error("%s; tried again", e.text);
 		helper_ended(h, k->boot);
 	}
+	return h->pid != 0 && h->ready;
 }
 
 static void start_worker(struct keeper *k, struct helper *h)
@@ -259,12 +258,12 @@ static void start_helpers(struct keeper *k)
 
 	if (k->stopping)
 		return;
-	start_helper(k, &k->image, NULL, 0);
+	(void)keeper_has(k, &k->image, NULL, 0);
 	for (i = 0; i < k->config->workers; i++)
 		start_worker(k, &k->infer[i]);
-	start_helper(k, &k->receiver, k->listen_fd, k->n_listen_fds);
+	(void)keeper_has(k, &k->receiver, k->listen_fd, k->n_listen_fds);
 	if (figures_export(k, fds) > 0)
-		start_helper(k, &k->export, fds, ARRAY_SIZE(fds));
+		(void)keeper_has(k, &k->export, fds, ARRAY_SIZE(fds));
 }
 
 /* What an ended helper was doing goes back before it is started again. */

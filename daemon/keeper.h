@@ -237,6 +237,9 @@ struct keeper {
 
 /* keeper.c */
 int keeper_run(struct keeper *k); /* returns after SIGTERM, with everything at rest */
+/* True when the helper has said READY.  One that does not run is started when it may be, with `fds` (may be none); READY
+ * then comes in a later turn. */
+bool keeper_has(struct keeper *k, struct helper *h, const int *fds, size_t n_fds);
 /* Queues a message for after the commit; the descriptors become the keeper's. */
 void keeper_post(struct keeper *k, struct helper *helper, int sock, const union ipc_message *m,
 		 const int *fds, size_t n_fds);

@@ -155,20 +155,9 @@ static void offer(struct keeper *k, struct hook *h)
 
 static void dispatch_one(struct keeper *k, struct hook *h)
 {
-	struct err e;
-
 	if (h->busy || k->now < h->due)
 		return;
-	if (h->helper.pid == 0) {
-		if (!helper_may_start(&h->helper, k->boot))
-			return;
-		if (helper_start(&h->helper, NULL, 0, k->boot, &e) < 0) {
-			log_error("%s", e.text);
-			helper_ended(&h->helper, k->boot);
-		}
-		return; /* READY comes in a later turn */
-	}
-	if (h->helper.ready)
+	if (keeper_has(k, &h->helper, NULL, 0))
 		offer(k, h);
 }
 
