@@ -195,27 +195,13 @@ static bool deliver(const struct repository *r, int batch, char *why, size_t siz
 static void run(struct repository *r) __attribute__((noreturn));
 static void run(struct repository *r)
 {
-	struct pollfd p = { .fd = IPC_FD, .events = POLLIN };
 	int fds[IPC_FDS_MAX];
 	union ipc_message m, answer;
 	size_t n_fds;
-	int got;
 
-	ipc_begin(&answer, IPC_READY, 0);
-	if (ipc_send(IPC_FD, &answer, NULL, 0) < 0)
-		_exit(0);
+	begin_ready();
 	for (;;) {
-		got = poll(&p, 1, END_AFTER_MS);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got == 0)
-			_exit(0);
-		n_fds = 0;
-		got = ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n_fds);
-		if (got == 0)
-			_exit(0);
-		if (got < 0 || m.h.type != IPC_AUDIT)
-			fatal(FATAL_SOFTWARE, "channel: %s", got < 0 ? strerror(-got) : "not for us");
+		begin_work(IPC_AUDIT, END_AFTER_MS, &m, fds, &n_fds);
 		ipc_begin(&answer, IPC_TOLD, m.h.token);
 		answer.told.good = deliver(r, fds[0], answer.told.why, sizeof(answer.told.why));
 		(void)close(fds[0]);

@@ -151,7 +151,6 @@ int main(int argc, char **argv)
 {
 	struct exporter *x = xcalloc(1, sizeof(*x));
 	struct MHD_Daemon *d;
-	union ipc_message m;
 	struct err e;
 	int r;
 
@@ -167,8 +166,6 @@ int main(int argc, char **argv)
 	d = open_http(x, SOCKET_FD);
 	if (sandbox_limit(EXPORT_MEMORY, 0, EXPORT_FILES, 0, &e) < 0 || sandbox_enter(SANDBOX_EXPORT, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
-	ipc_begin(&m, IPC_READY, 0);
-	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
-		_exit(0);
+	begin_ready();
 	run(d);
 }

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,27 +221,13 @@ static bool mail(struct teller *t, const struct ipc_notice *n, char *why, size_t
 static void run(struct teller *t) __attribute__((noreturn));
 static void run(struct teller *t)
 {
-	struct pollfd p = { .fd = IPC_FD, .events = POLLIN };
 	int fds[IPC_FDS_MAX];
 	union ipc_message m, answer;
 	size_t n_fds;
-	int r;
 
-	ipc_begin(&answer, IPC_READY, 0);
-	if (ipc_send(IPC_FD, &answer, NULL, 0) < 0)
-		_exit(0);
+	begin_ready();
 	for (;;) {
-		r = poll(&p, 1, END_AFTER_MS);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r == 0)
-			_exit(0);
-		n_fds = 0;
-		r = ipc_receive(IPC_FD, IPC_KEEPER, &m, fds, &n_fds);
-		if (r == 0)
-			_exit(0);
-		if (r < 0 || m.h.type != IPC_NOTICE)
-			fatal(FATAL_SOFTWARE, "channel: %s", r < 0 ? strerror(-r) : "not for us");
+		begin_work(IPC_NOTICE, END_AFTER_MS, &m, fds, &n_fds);
 		ipc_begin(&answer, IPC_TOLD, m.h.token);
 		answer.told.good = t->rule->n_to > 0 ? mail(t, &m.notice, answer.told.why, sizeof(answer.told.why))
 						     : post(t, &m.notice, answer.told.why, sizeof(answer.told.why));

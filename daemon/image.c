@@ -42,6 +42,7 @@
 #include "dicom/scp.h"
 #include "dicom/sr.h"
 
+#include "daemon/begin.h"
 #include "daemon/config.h"
 #include "daemon/findings.h"
 #include "daemon/ipc.h"
@@ -635,9 +636,7 @@ static void run(const struct config *config)
 		fatal(FATAL_OS, "signalfd: %s", strerror(errno));
 	if (sandbox_prepare(SANDBOX_IMAGE, &e) < 0 || sandbox_enter(SANDBOX_DISPATCHER, &e) < 0)
 		fatal(FATAL_OS, "%s", e.text);
-	ipc_begin(&m, IPC_READY, 0);
-	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
-		_exit(0);
+	begin_ready();
 	p[0] = (struct pollfd){ .fd = IPC_FD, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = signals, .events = POLLIN };
 	for (;;) {

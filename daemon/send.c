@@ -239,9 +239,7 @@ static void run(struct sender *s)
 	size_t n_fds;
 	int r;
 
-	ipc_begin(&m, IPC_READY, 0);
-	if (ipc_send(IPC_FD, &m, NULL, 0) < 0)
-		_exit(0);
+	begin_ready();
 	for (;;) {
 		if (hung_up) {
 			dicom_scu_close(s->scu);
